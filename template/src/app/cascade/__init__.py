@@ -1,0 +1,1 @@
+"""The cascade. No package but this one imports cascadeflow."""

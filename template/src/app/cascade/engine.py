@@ -1,0 +1,219 @@
+"""Ask the cascade: budget, deadline, cascadeflow's decision, an answer or a failure, the books.
+
+`ask` and `open` run the same code, so a stream has the verdict, the model and the cost that a
+plain answer would have; a stream only hears of them as they happen.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from app.cascade import buffering, pricing
+from app.cascade.config import ActiveCascade
+from app.cascade.errors import (
+    CascadeError,
+    ContextExceeded,
+    DeadlineExceeded,
+    UpstreamFailed,
+    UpstreamFault,
+)
+from app.cascade.exchange import CURRENT, Emit, Exchange, FinishedCall, Target
+from app.cascade.resilience import Breaker, Retries
+from app.cascade.routing import Router
+from app.cascade.types import Answer, Event, Query, Role
+from app.cascade.upstream import Upstream
+from app.ledger import Entry, Ledger, Reservation
+
+Observer = Callable[[Entry], None]
+
+
+class Engine:
+    """The cascade of one app. `deadline` is in seconds and covers both models."""
+
+    def __init__(
+        self,
+        models: ActiveCascade,
+        upstreams: Mapping[Role, Upstream],
+        ledger: Ledger,
+        deadline: float,
+        observers: Sequence[Observer] = (),
+        *,
+        attempts: int = 3,
+        breaker_failures: int = 5,
+    ) -> None:
+        self.models = models
+        self._targets: dict[Role, Target] = {
+            role: Target(models.model(role), upstream, Breaker(breaker_failures))
+            for role, upstream in upstreams.items()
+        }
+        self._retries = Retries(attempts)
+        self._ledger = ledger
+        self._deadline = deadline
+        self._observers = observers
+        self._router = Router(models)
+
+    async def ask(self, query: Query) -> Answer:
+        """The whole answer at once.
+
+        Raises:
+            BudgetExceeded, ContextExceeded: before any model is asked.
+            UpstreamFailed: no model that could answer is left.
+            DeadlineExceeded: the query took too long.
+        """
+        query = self._fitting(query)
+        return await self._run(query, await self._reserve(query))
+
+    @asynccontextmanager
+    async def open(
+        self, query: Query, *, buffered: bool = False
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The answer as it comes: events, of which the last is `complete` or `error`.
+
+        `buffered` holds back what may be withdrawn. Leaving the context stops the upstream.
+
+        Raises:
+            BudgetExceeded, ContextExceeded: before any model is asked, and the first event.
+        """
+        query = self._fitting(query)
+        reservation = await self._reserve(query)
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        task = asyncio.create_task(self._tell(query, reservation, events.put_nowait))
+        try:
+            # A task that is cancelled before its first step would never settle.
+            await asyncio.sleep(0)
+            live = _until_the_end(events)
+            stands = self.models.on_verifier_failure == "error"
+            yield buffering.buffered(live, verifier_stands=stands) if buffered else live
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _tell(self, query: Query, reservation: Reservation, emit: Emit) -> None:
+        try:
+            answer = await self._run(query, reservation, emit)
+        except Exception as error:
+            emit(Event("error", error=error))
+        else:
+            emit(Event("complete", answer=answer))
+
+    def _fitting(self, query: Query) -> Query:
+        """The query as it fits: the verifier alone where the drafter's context is too small."""
+        needed = pricing.prompt_tokens(query.messages) + query.max_tokens
+        verifier = self.models.verifier
+        if needed > verifier.context:
+            raise ContextExceeded(verifier.name, verifier.context)
+        return replace(query, force_direct=True) if needed > self.models.drafter.context else query
+
+    async def _reserve(self, query: Query) -> Reservation:
+        both = (self.models.drafter, self.models.verifier)
+        models = both[1:] if query.force_direct else both
+        worst = pricing.worst_case(query.messages, query.max_tokens, models)
+        return await self._ledger.reserve(worst)
+
+    async def _run(
+        self, query: Query, reservation: Reservation, emit: Emit | None = None
+    ) -> Answer:
+        deadline = min(self._deadline, query.deadline or self._deadline)
+        hurried = deadline < self._deadline
+        exchange = Exchange(query, self._targets, self._retries, deadline, emit, hurried)
+        started = time.perf_counter()
+        answer: Answer | None = None
+        cancelled = False
+        try:
+            answer = await self._decide(exchange, started)
+            return answer
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        finally:
+            entry = Entry(
+                outcome=answer.outcome if answer else "cancelled" if cancelled else "failed",
+                model=answer.model_used if answer else None,
+                cost=exchange.cost,
+                saved=answer.saved if answer else -exchange.cost,
+                latency_ms=_milliseconds_since(started),
+                usage=exchange.usage,
+                complexity=exchange.complexity,
+            )
+            await self._ledger.settle(reservation, entry)
+            for observe in self._observers:
+                observe(entry)
+
+    async def _decide(self, exchange: Exchange, started: float) -> Answer:
+        token = CURRENT.set(exchange)
+        failure: CascadeError | None = None
+        reason = ""
+        try:
+            async with asyncio.timeout(exchange.deadline):
+                reason = (await self._router.run(exchange.query)).reason
+        except TimeoutError:
+            failure = DeadlineExceeded(exchange.deadline)
+            exchange.late()
+        except UpstreamFault as fault:
+            failure = UpstreamFailed(self.models.verifier.name, fault)
+        finally:
+            CURRENT.reset(token)
+        call = self._answering(exchange, failure)
+        if call.role == "drafter":
+            exchange.keep_draft()
+        return self._answer(exchange, call, reason, started)
+
+    def _answering(self, exchange: Exchange, failure: CascadeError | None) -> FinishedCall:
+        """Whose answer it is: the last model asked, or nobody's; cascadeflow's result has no say.
+
+        | drafter | verifier | answers |
+        |---|---|---|
+        | accepted | not asked | drafter |
+        | rejected or failed | fine | verifier |
+        | not asked | fine | verifier |
+        | rejected | failed or late | nobody; or the drafter, if `on_verifier_failure` is draft |
+        | failed or not asked | failed or late | nobody |
+        | not judged in time | not asked | nobody |
+        """
+        calls = exchange.calls
+        last = calls[-1].finished if calls else None
+        if last and (last.role == "verifier" or failure is None):
+            return last
+        draft = calls[0].finished if len(calls) > 1 else None
+        if draft and self.models.on_verifier_failure == "draft":
+            return draft
+        if failure is None and calls:
+            name = self.models.model(calls[-1].role).name
+            failure = UpstreamFailed(name, calls[-1].fault or UpstreamFault("malformed"))
+        raise failure or CascadeError("cascadeflow asked no model")
+
+    def _answer(
+        self, exchange: Exchange, call: FinishedCall, reason: str, started: float
+    ) -> Answer:
+        cascaded = exchange.calls[0].role == "drafter"
+        degraded = call.role == "drafter" and len(exchange.calls) > 1
+        return Answer(
+            content=call.completion.text,
+            model_used=self.models.model(call.role).name,
+            cost=exchange.cost,
+            baseline_cost=pricing.cost(self.models.verifier, call.usage),
+            latency_ms=_milliseconds_since(started),
+            cascaded=cascaded,
+            draft_accepted=call.role == "drafter" and not degraded if cascaded else None,
+            complexity=exchange.complexity,
+            reason=exchange.decision.reason if exchange.decision else reason,
+            finish_reason=call.completion.finish_reason,
+            usage=exchange.usage,
+            decision=exchange.decision,
+            tool_calls=call.completion.tool_calls,
+            degraded=degraded,
+        )
+
+
+async def _until_the_end(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+    while True:
+        event = await events.get()
+        yield event
+        if event.type in ("complete", "error"):
+            return
+
+
+def _milliseconds_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

@@ -1,0 +1,134 @@
+"""Many patterns over one text in one pass, in time linear in its length, whatever the text.
+
+cascadeflow searches a prompt with 455 patterns one by one, and some backtrack: prompts of a few
+thousand characters can take seconds. RE2 answers for all of them at once and cannot backtrack.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import re2
+
+FoundIn = Callable[[str], frozenset[re.Pattern[str]]]
+MAX_MEMORY = 256 * 2**20
+SETTINGS = re.IGNORECASE | re.MULTILINE | re.DOTALL
+
+LETTERS_END = 0x40000
+"""No letter, digit or space lies beyond the planes 0 to 3 of Unicode."""
+
+
+def _as_ascii(char: str) -> str:
+    """An ASCII character of the same class: RE2 knows only ASCII's classes.
+
+    Digits, letters, spaces and the rest stay apart, as Python's `\\d`, `\\w` and `\\s` see them.
+    """
+    if char.isspace():
+        return char if char in " \t\n\r\f" else " "
+    if char.isascii():
+        return char
+    if char.isdecimal():
+        return "0"
+    return "_" if char.isalnum() else "\x01"
+
+
+_ASCII = "".join([_as_ascii(char) for char in map(chr, range(LETTERS_END))])
+# Four letters outside ASCII that Python takes for an `i`, `s` or `k` where case does not matter.
+_CASELESS = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
+
+
+class PatternSets:
+    """Answers which of many compiled patterns occur in a text."""
+
+    def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
+        self._sets: list[tuple[bool, re2.Set, list[re.Pattern[str]]]] = []
+        for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
+            members = [pattern for pattern in patterns if pattern.flags & SETTINGS == flags]
+            caseless = bool(flags & re.IGNORECASE)
+            self._sets.append((caseless, _compile(members, flags), members))
+
+    def found_in(self, text: str) -> frozenset[re.Pattern[str]]:
+        """The patterns that occur in the text."""
+        view = caseless_view = text.translate(_ASCII)
+        if not text.isascii():
+            caseless_view = text.translate(_CASELESS).translate(_ASCII)
+        found: set[re.Pattern[str]] = set()
+        for caseless, patterns, members in self._sets:
+            matches = patterns.Match(caseless_view if caseless else view)
+            # The empty pattern matches any text: without it RE2 has given up, and does not say so.
+            if not matches:
+                raise MemoryError("RE2 has not enough memory for this text")
+            found.update(members[index] for index in matches if index < len(members))
+        return frozenset(found)
+
+
+class _Answered:
+    """A pattern whose `search` is answered by its set; all else is the pattern's own."""
+
+    def __init__(self, pattern: re.Pattern[str], found_in: FoundIn) -> None:
+        self._pattern = pattern
+        self._found_in = found_in
+        self.findall = pattern.findall
+        self.pattern = pattern.pattern
+
+    def search(self, text: str) -> bool:
+        return self._pattern in self._found_in(text)
+
+
+def linearize(holder: object) -> None:
+    """Let sets answer for every compiled pattern among the attributes of an object."""
+    attributes = vars(holder)
+    patterns = [pattern for value in attributes.values() for pattern in _patterns(value)]
+    suited = [pattern for pattern in patterns if _suits(pattern)]
+    # The text and its lower-case form are asked for hundreds of times each, in turn.
+    found_in = lru_cache(maxsize=2)(PatternSets(suited).found_in)
+    answered = {pattern: _Answered(pattern, found_in) for pattern in suited}
+    for name, value in attributes.items():
+        setattr(holder, name, _replace(value, answered))
+
+
+def _suits(pattern: re.Pattern[str]) -> bool:
+    """`$` means something else to RE2, and a letter outside ASCII would be taken for another."""
+    return pattern.pattern.isascii() and "$" not in pattern.pattern
+
+
+def _compile(patterns: Sequence[re.Pattern[str]], flags: int) -> re2.Set:
+    options = re2.Options()
+    options.max_mem = MAX_MEMORY
+    letters = "".join(
+        letter
+        for letter, flag in (("i", re.IGNORECASE), ("m", re.MULTILINE), ("s", re.DOTALL))
+        if flags & flag
+    )
+    found = re2.Set.SearchSet(options)
+    for pattern in patterns:
+        found.Add(f"(?{letters}){pattern.pattern}" if letters else pattern.pattern)
+    found.Add("")
+    found.Compile()
+    return found
+
+
+def _patterns(value: object) -> list[re.Pattern[str]]:
+    match value:
+        case re.Pattern():
+            return [value]
+        case list() | tuple():
+            return [pattern for item in value for pattern in _patterns(item)]
+        case dict():
+            return [pattern for item in value.values() for pattern in _patterns(item)]
+        case _:
+            return []
+
+
+def _replace(value: object, answered: dict[re.Pattern[str], _Answered]) -> object:
+    match value:
+        case re.Pattern():
+            return answered.get(value, value)
+        case list():
+            return [_replace(item, answered) for item in value]
+        case tuple():
+            return tuple(_replace(item, answered) for item in value)
+        case dict():
+            return {key: _replace(item, answered) for key, item in value.items()}
+        case _:
+            return value

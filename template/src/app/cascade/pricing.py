@@ -1,0 +1,58 @@
+"""What a call costs: reported tokens times the prices of `cascade.toml`, in decimal."""
+
+import re
+from decimal import Decimal
+
+from app.cascade.config import Model
+from app.cascade.types import Message, Usage
+
+PER_MILLION = Decimal(1_000_000)
+FRAMING = 4
+"""Tokens that a chat template adds to each message."""
+PIECE = re.compile(
+    r" ?[^\W\d_\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,6}"
+    r"|\d{1,3}|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    r"|\n+| ?[^\w\s]{1,2}| +|\S|\s"
+)
+
+
+def cost(model: Model, usage: Usage) -> Decimal:
+    """US dollars for one call."""
+    fresh = usage.input_tokens - usage.cached_tokens
+    said = usage.output_tokens - usage.reasoning_tokens
+    return (
+        fresh * model.input_price
+        + usage.cached_tokens * model.cached_price
+        + said * model.output_price
+        + usage.reasoning_tokens * model.thinking_price
+    ) / PER_MILLION
+
+
+def estimate(messages: tuple[Message, ...], text: str) -> Usage:
+    """Tokens where the upstream reported none, marked as an estimate."""
+    return Usage(prompt_tokens(messages), tokens(text), estimated=True)
+
+
+def prompt_tokens(messages: tuple[Message, ...]) -> int:
+    """About as many tokens as a conversation has."""
+    return sum(tokens(message.content) + FRAMING for message in messages)
+
+
+def tokens(text: str) -> int:
+    """About as many tokens as the common vocabularies make of a text.
+
+    A vocabulary would have to be fetched at run time. They agree on the pieces, though: words of
+    up to about six letters, three digits, one ideograph, one mark.
+    """
+    return sum(1 for _ in PIECE.finditer(text))
+
+
+def worst_case(
+    messages: tuple[Message, ...], max_tokens: int, models: tuple[Model, ...]
+) -> Decimal:
+    """An upper bound in US dollars for asking every one of `models` once.
+
+    No tokenizer makes more tokens than the text has bytes.
+    """
+    prompt = sum(len(message.content.encode()) + 2 * FRAMING for message in messages)
+    return sum((cost(model, Usage(prompt, max_tokens)) for model in models), start=Decimal(0))

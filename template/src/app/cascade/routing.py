@@ -1,0 +1,164 @@
+"""cascadeflow's agent, set up for a server: its verdicts, without its state, logs or books."""
+
+import logging
+import re
+
+from cascadeflow.agent import CascadeAgent
+from cascadeflow.quality.complexity import ComplexityDetector, QueryComplexity
+from cascadeflow.quality.quality import (
+    AdaptiveThreshold,
+    QualityConfig,
+    QualityValidator,
+    ResponseAnalyzer,
+    ValidationResult,
+)
+from cascadeflow.quality.tool_validator import ToolQualityScore, ToolQualityValidator
+from cascadeflow.schema.config import ModelConfig
+from cascadeflow.schema.result import CascadeResult
+from cascadeflow.telemetry.collector import MetricsCollector
+
+from app.cascade import view
+from app.cascade.config import ActiveCascade
+from app.cascade.exchange import CURRENT, Judgement
+from app.cascade.linear import PatternSets, linearize
+from app.cascade.provider import CascadeProvider
+from app.cascade.types import Query
+
+STRICTNESS = {
+    "balanced": QualityConfig.for_cascade,
+    "careful": QualityConfig.for_production,
+    "strict": QualityConfig.strict,
+}
+
+
+class Router:
+    """Lets cascadeflow decide who answers the exchange that is `CURRENT`."""
+
+    def __init__(self, models: ActiveCascade) -> None:
+        # Its records hold prompts, and each failed call's would hold the upstream's address.
+        logging.getLogger("cascadeflow").setLevel(logging.CRITICAL)
+        self._agent = _agent(models)
+
+    async def run(self, query: Query) -> CascadeResult:
+        """Route the query, draft, judge and escalate; what was said is in the exchange."""
+        text, messages = view.of_conversation(query.messages)
+        # With tools cascadeflow would not heed `force_direct`; the upstream gets them all the same.
+        tools = None if query.force_direct else [*query.tools] or None
+        return await self._agent.run(
+            text,
+            messages=messages,
+            max_tokens=query.max_tokens,
+            temperature=query.temperature,
+            force_direct=query.force_direct,
+            tools=tools,
+            # More would call tools by itself, with answers that it makes up.
+            max_steps=1,
+        )
+
+
+class _Detector(ComplexityDetector):
+    def __init__(self) -> None:
+        super().__init__()
+        linearize(self)
+
+    def detect(
+        self, query: str, context: dict[str, object] | None = None, return_metadata: bool = False
+    ) -> tuple[QueryComplexity, float] | tuple[QueryComplexity, float, dict[str, object]]:
+        exchange = CURRENT.get()
+        messages = exchange.query.messages
+        whole = messages[0].content if len(messages) == 1 else query
+        found = super().detect(whole[: view.DETECTED_CHARS], context, return_metadata)
+        exchange.complexity = found[0].value
+        return found
+
+    def _detect_math_notation(self, query: str) -> list[str]:
+        """Each symbol once: cascadeflow looks every single one up in the list of those found."""
+        symbols = "".join(char for char in set(query) if not char.isascii())
+        latex = (found for each in self.compiled_latex_patterns for found in each.findall(query))
+        return list({*super()._detect_math_notation(symbols), *latex})
+
+
+class _Analyzer(ResponseAnalyzer):
+    """Its patterns for hallucinations take quadratic time on a draft such as "but but but"."""
+
+    @staticmethod
+    def detect_hallucinations(content: str) -> dict[str, object]:
+        suspicious = len(_HALLUCINATIONS.found_in(content))
+        risk = "high" if suspicious >= 2 else "medium" if suspicious == 1 else "low"
+        return {"suspicious_patterns": suspicious, "risk_level": risk}
+
+
+_HALLUCINATIONS = PatternSets(
+    [re.compile(pattern, re.IGNORECASE) for pattern in ResponseAnalyzer.HALLUCINATION_PATTERNS]
+)
+
+
+class _Validator(QualityValidator):
+    def __init__(self, config: QualityConfig) -> None:
+        super().__init__(config)
+        self.analyzer = _Analyzer()
+
+    def validate(
+        self,
+        draft_content: str,
+        query: str,
+        confidence: float,
+        complexity: str | None = None,
+        threshold_override: float | None = None,
+    ) -> ValidationResult:
+        result = super().validate(draft_content, query, confidence, complexity, threshold_override)
+        CURRENT.get().judged(confidence, result)
+        return result
+
+
+class _ToolValidator(ToolQualityValidator):
+    def validate_tool_calls(
+        self,
+        tool_calls: list[dict[str, object]],
+        available_tools: list[dict[str, object]],
+        complexity_level: object = None,
+    ) -> ToolQualityScore:
+        result = super().validate_tool_calls(tool_calls, available_tools, complexity_level)
+        reason = "; ".join(result.issues) or "valid tool calls"
+        CURRENT.get().judged(0.9, Judgement(result.overall_score, reason))
+        return result
+
+
+class _FixedThresholds(AdaptiveThreshold):
+    """Thresholds that do not drift with the traffic of one worker."""
+
+    def record(
+        self, draft_confidence: float, actual_quality: float, complexity: str = "simple"
+    ) -> None:
+        pass
+
+
+class _NoTelemetry(MetricsCollector):
+    """Its lists grow with every query; the ledger keeps the service's own books."""
+
+    def record(self, *_: object, **__: object) -> None:
+        pass
+
+
+def _agent(models: ActiveCascade) -> CascadeAgent:
+    quality = STRICTNESS[models.strictness]()
+    quality.confidence_thresholds.update(models.thresholds)
+    quality.log_decisions = quality.log_details = False
+    # cascadeflow drafts with its cheapest model and verifies with its dearest: the roles, always.
+    agent = CascadeAgent(
+        [
+            ModelConfig("drafter", provider="custom", cost=1.0),
+            ModelConfig("verifier", provider="custom", cost=2.0),
+        ],
+        quality_config=quality,
+    )
+    provider = CascadeProvider(models)
+    agent.model_providers = {"drafter": provider, "verifier": provider}
+    agent.complexity_detector = _Detector()
+    agent.telemetry = _NoTelemetry()
+    agent.cascade.model_providers = agent.model_providers
+    agent.cascade.quality_validator = _Validator(quality)
+    agent.cascade.tool_quality_validator = _ToolValidator()
+    thresholds = AdaptiveThreshold if models.adaptive else _FixedThresholds
+    agent.cascade.adaptive_threshold = thresholds(dict(quality.confidence_thresholds))
+    return agent

@@ -1,0 +1,161 @@
+"""The words the service speaks: queries, answers and events, with nothing of cascadeflow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import JsonValue
+
+Json = JsonValue
+
+Role = Literal["drafter", "verifier"]
+Speaker = Literal["system", "user", "assistant", "tool"]
+Outcome = Literal["accepted", "rejected", "direct", "failed", "cancelled"]
+EventType = Literal["routing", "chunk", "draft_decision", "switch", "complete", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a model wants called; `arguments` is JSON, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Speaker
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What an assistant's turn asked for."""
+    tool_call_id: str | None = None
+    """Which call a tool's turn answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a client asks: a conversation whose last turn is the user's, and how to answer it."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 100
+    temperature: float = 0.7
+    force_direct: bool = False
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Further sampling fields (`top_p`, `stop`, `seed`, …), sent upstream as they are."""
+    tools: tuple[dict[str, Json], ...] = ()
+    """Functions that a model may ask for, in OpenAI's form."""
+    tool_choice: Json = None
+    deadline: float | None = None
+    """Seconds that the client will wait; can only shorten the service's own deadline."""
+
+    @classmethod
+    def ask(
+        cls,
+        text: str,
+        *,
+        max_tokens: int = 100,
+        temperature: float = 0.7,
+        force_direct: bool = False,
+        deadline: float | None = None,
+    ) -> "Query":
+        """A conversation of a single question."""
+        return cls(
+            (Message("user", text),), max_tokens, temperature, force_direct, deadline=deadline
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream reported them, or an estimate where it reported none."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    """The part of `input_tokens` that the upstream read from its cache."""
+    reasoning_tokens: int = 0
+    """The part of `output_tokens` that the model thought and did not say."""
+    estimated: bool = False
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One model's whole answer, as it came over the wire."""
+
+    text: str
+    finish_reason: str | None
+    usage: Usage | None
+    tokens: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    """Natural logarithms, one for each of `tokens`; empty where the upstream gives none."""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """cascadeflow's verdict on a draft."""
+
+    accepted: bool
+    confidence: float
+    score: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query came to. Money is in US dollars, time in milliseconds."""
+
+    content: str
+    model_used: str
+    cost: Decimal
+    baseline_cost: Decimal
+    """What the verifier alone would have cost for the same tokens."""
+    latency_ms: float
+    cascaded: bool
+    """Whether a draft was asked for, as opposed to the verifier at once."""
+    draft_accepted: bool | None
+    """None where there was no draft to judge."""
+    complexity: str
+    reason: str
+    finish_reason: str | None
+    usage: Usage
+    decision: Decision | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    degraded: bool = False
+    """A rejected draft, sent because the verifier failed and `cascade.toml` prefers that."""
+
+    @property
+    def saved(self) -> Decimal:
+        """The saving against the verifier alone; negative when a draft was wasted."""
+        return self.baseline_cost - self.cost
+
+    @property
+    def outcome(self) -> Outcome:
+        if not self.cascaded:
+            return "direct"
+        return "accepted" if self.draft_accepted else "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a streamed answer; `data` holds only JSON values."""
+
+    type: EventType
+    content: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+    answer: Answer | None = None
+    """Set on `complete` alone."""
+    error: Exception | None = None
+    """Set on `error` alone."""

@@ -1,0 +1,221 @@
+"""The OpenAI-compatible wire: OpenAI itself, Groq, Together, Ollama, vLLM and the simulator."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from app.cascade.config import Model
+from app.cascade.errors import UpstreamFault
+from app.cascade.types import Completion, Json, Message, Query, ToolCall, Usage
+from app.cascade.upstream import wire
+
+if TYPE_CHECKING:
+    from app.cascade.upstream import OnText
+
+
+class _CachedTokens(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _ReasoningTokens(BaseModel):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _CachedTokens | None = None
+    completion_tokens_details: _ReasoningTokens | None = None
+
+    def parsed(self) -> Usage:
+        read, thought = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            (read.cached_tokens or 0) if read else 0,
+            (thought.reasoning_tokens or 0) if thought else 0,
+        )
+
+
+class _Token(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
+class _Function(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(BaseModel):
+    index: int = 0
+    id: str | None = None
+    function: _Function = _Function()
+
+
+class _Text(BaseModel):
+    content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(BaseModel):
+    message: _Text
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Body(BaseModel):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Delta(BaseModel):
+    delta: _Text
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Chunk(BaseModel):
+    choices: list[_Delta] = []
+    usage: _Usage | None = None
+
+
+@dataclass(slots=True)
+class _Parts:
+    text: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    tool_calls: dict[int, ToolCall] = field(default_factory=dict)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+    def add_logprobs(self, found: _Logprobs | None) -> None:
+        for item in (found.content if found else None) or ():
+            self.tokens.append(item.token)
+            self.logprobs.append(item.logprob)
+
+    def add_tool_call(self, index: int, piece: _ToolCall) -> None:
+        """Streams bring a call in pieces: first its name, then its arguments bit by bit."""
+        known = self.tool_calls.get(index, ToolCall("", "", ""))
+        self.tool_calls[index] = ToolCall(
+            piece.id or known.id,
+            piece.function.name or known.name,
+            known.arguments + (piece.function.arguments or ""),
+        )
+
+    def completion(self) -> Completion:
+        return Completion(
+            "".join(self.text),
+            self.finish_reason,
+            self.usage,
+            tuple(self.tokens),
+            tuple(self.logprobs),
+            tuple(self.tool_calls.values()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAICompatible:
+    """Chat completions, as OpenAI's API reference defines them."""
+
+    session: aiohttp.ClientSession
+    model: Model
+    endpoint: str
+    key: str | None
+
+    async def answer(self, query: Query, on_text: "OnText | None" = None) -> Completion:
+        body = self._body(query)
+        if on_text is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        url = f"{self.endpoint}/chat/completions"
+        async with wire.request(self.session, "POST", url, self._headers(), body) as response:
+            try:
+                if on_text is None:
+                    return _whole(await response.read())
+                return await _streamed(wire.events(response), on_text)
+            except ValidationError:
+                raise UpstreamFault("malformed") from None
+
+    async def reach(self) -> None:
+        url = f"{self.endpoint}/models"
+        async with wire.request(self.session, "GET", url, self._headers()):
+            pass
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def _body(self, query: Query) -> dict[str, Json]:
+        body: dict[str, Json] = {
+            "model": self.model.name,
+            "messages": [_message(message) for message in query.messages],
+            "max_tokens": query.max_tokens,
+            "temperature": query.temperature,
+            **query.options,
+        }
+        if query.tools:
+            body["tools"] = list(query.tools)
+        if query.tool_choice is not None:
+            body["tool_choice"] = query.tool_choice
+        if self.model.asks_logprobs:
+            body["logprobs"] = True
+        return body
+
+
+def _message(message: Message) -> dict[str, Json]:
+    body: dict[str, Json] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        body["content"] = message.content or None
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _whole(raw: bytes) -> Completion:
+    body = _Body.model_validate_json(raw)
+    if not body.choices:
+        raise UpstreamFault("malformed")
+    choice = body.choices[0]
+    parts = _Parts([choice.message.content or ""], finish_reason=choice.finish_reason)
+    parts.usage = body.usage.parsed() if body.usage else None
+    parts.add_logprobs(choice.logprobs)
+    for index, call in enumerate(choice.message.tool_calls or ()):
+        parts.add_tool_call(index, call)
+    return parts.completion()
+
+
+async def _streamed(events: AsyncIterator[bytes], on_text: "OnText") -> Completion:
+    parts = _Parts()
+    done = False
+    async for data in events:
+        if data == b"[DONE]":
+            done = True
+            continue
+        chunk = _Chunk.model_validate_json(data)
+        if chunk.usage:
+            parts.usage = chunk.usage.parsed()
+        for choice in chunk.choices[:1]:
+            parts.finish_reason = choice.finish_reason or parts.finish_reason
+            parts.add_logprobs(choice.logprobs)
+            for call in choice.delta.tool_calls or ():
+                parts.add_tool_call(call.index, call)
+            if choice.delta.content:
+                parts.text.append(choice.delta.content)
+                on_text(choice.delta.content)
+    if not done and parts.finish_reason is None:
+        raise UpstreamFault("interrupted")
+    return parts.completion()

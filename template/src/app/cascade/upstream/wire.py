@@ -1,0 +1,82 @@
+"""HTTP as every upstream speaks it: one POST, JSON or events back, and its faults by name."""
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from app.cascade.errors import UpstreamFault
+from app.cascade.types import Json
+
+CONNECT_SECONDS = 5.0
+LINE_BYTES = 2**20
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A client session for all upstreams; the query's deadline bounds each call."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        read_bufsize=LINE_BYTES,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+@asynccontextmanager
+async def request(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, Json] | None = None,
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send one request and yield its response, if it is a 200.
+
+    Raises:
+        UpstreamFault: for any other status, and for whatever the network does meanwhile.
+    """
+    try:
+        # A redirect could carry the key to another host.
+        async with session.request(
+            method, url, headers=headers, json=body, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                raise _refusal(response)
+            yield response
+    except TimeoutError:
+        raise UpstreamFault("timeout") from None
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        # No answer has begun: refused, or a kept connection that the upstream has closed.
+        raise UpstreamFault("unreachable") from None
+    except (aiohttp.ClientError, ConnectionError, ValueError):
+        raise UpstreamFault("interrupted") from None
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The `data` of each server-sent event, to the end of the body to keep the connection."""
+    async for line in response.content:
+        if line.startswith(b"data:"):
+            yield line[5:].strip()
+
+
+def _refusal(response: aiohttp.ClientResponse) -> UpstreamFault:
+    status = response.status
+    if status in (429, 529):
+        return UpstreamFault("overloaded", status, _retry_after(response.headers))
+    if status in (408, 504):
+        return UpstreamFault("timeout", status)
+    return UpstreamFault("unavailable" if status >= 500 else "refused", status)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from either form of the header (RFC 9110, section 10.2.3)."""
+    value = headers.get("Retry-After", "")
+    with suppress(ValueError):
+        return max(0.0, seconds) if math.isfinite(seconds := float(value)) else None
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,200 @@
+"""The command line: serve, ask, check, simulate and keys."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.text import Text
+
+from app import runtime, simulator
+from app.about import about
+from app.cascade.errors import CascadeError, ConfigurationError, UpstreamFault
+from app.cascade.types import Answer, Event, Query, Role
+from app.http import keys as api_keys
+from app.http import logs
+from app.http.problems import from_cascade
+from app.ledger.memory import MemoryLedger
+from app.main import create_app
+from app.settings import Settings, load_settings
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
+keys_cli = typer.Typer(no_args_is_help=True, help="API keys.")
+cli.add_typer(keys_cli, name="keys")
+
+Host = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
+Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on.")]
+
+
+def main() -> None:
+    """The console script."""
+    cli()
+
+
+@cli.command()
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Annotated[int, typer.Option(envvar="WORKERS", min=1, help="Processes.")] = 1,
+    reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
+) -> None:
+    """Run the service."""
+    with _explained():
+        settings = load_settings(Settings)
+        # Whatever stops a start stops it here, with a sentence, and not in each worker.
+        create_app(settings)
+    # uvicorn raises the signal again once it has drained: an orderly stop is a success.
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+    )
+
+
+@cli.command()
+def ask(
+    query: Annotated[str, typer.Argument(help="The question.")],
+    max_tokens: Annotated[int, typer.Option(min=1, max=4000)] = 200,
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
+    direct: Annotated[bool, typer.Option(help="Ask the verifier at once.")] = False,
+) -> None:
+    """Ask the cascade and watch it answer."""
+    if not query.strip():
+        _fail("The question is empty.")
+    asked = Query.ask(
+        query.strip(), max_tokens=max_tokens, temperature=temperature, force_direct=direct
+    )
+    with _explained():
+        asyncio.run(_ask(load_settings(Settings), asked))
+
+
+@cli.command()
+def check() -> None:
+    """Check settings, cascade.toml, keys and upstreams, without spending a token."""
+    with _explained():
+        settings = load_settings(Settings)
+        create_app(settings)
+        ok = asyncio.run(_check(settings))
+    if not ok:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def simulate(host: Host = "127.0.0.1", port: Port = 8001) -> None:
+    """Run the simulator alone: an OpenAI-compatible server with two models that know little."""
+    logs.configure("INFO")
+    uvicorn.run(
+        simulator.create_simulator(), host=host, port=port, log_config=None, access_log=False
+    )
+
+
+@keys_cli.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who will use it.")],
+    admin: Annotated[bool, typer.Option(help="May also reset the statistics.")] = False,
+) -> None:
+    """Make a key. It is shown once; the service keeps only its hash."""
+    with _explained():
+        key, entry = api_keys.create(name, "admin" if admin else "use")
+    typer.echo(f"key:                {key}")
+    typer.echo(f"add to API_KEYS:    {entry}")
+
+
+async def _ask(settings: Settings, query: Query) -> None:
+    logs.configure("ERROR")
+    models = runtime.configure(settings)
+    ledger = MemoryLedger(settings.daily_budget)
+    console = Console(highlight=False, soft_wrap=True)
+    if models.simulated:
+        console.print("The simulator answers; keys bring real models.", style="dim")
+    async with (
+        runtime.running(settings, models, ledger) as engine,
+        engine.open(query) as events,
+    ):
+        async for event in events:
+            _show(console, event)
+
+
+def _show(console: Console, event: Event) -> None:
+    match event.type:
+        case "chunk":
+            style = "cyan" if event.data["phase"] == "draft" else ""
+            console.print(Text(event.content, style), end="")
+        case "switch":
+            console.print()
+            models = event.data["from_model"], event.data["to_model"]
+            console.print(Text("✗ draft of {} withdrawn; {} answers:".format(*models), "red"))
+        case "complete" if event.answer:
+            console.print()
+            console.print(Text(_summary(event.answer), "dim"))
+        case "error" if event.error:
+            console.print()
+            _fail(from_cascade(event.error).detail)
+        case _:
+            pass
+
+
+def _summary(answer: Answer) -> str:
+    verdict = {"accepted": "draft accepted", "rejected": "draft rejected"}.get(
+        answer.outcome, "asked directly"
+    )
+    balance = f"{'saved' if answer.saved >= 0 else 'lost'} ${abs(answer.saved):.6f}"
+    return (
+        f"{answer.model_used} · {verdict} · cost ${answer.cost:.6f} · {balance}"
+        f" · {answer.latency_ms:.0f} ms"
+    )
+
+
+async def _check(settings: Settings) -> bool:
+    logs.configure("ERROR")
+    models = runtime.configure(settings)
+    typer.echo(f"settings: fine, for {settings.environment}")
+    typer.echo(f"{settings.cascade_file}: fine, {models.strictness}")
+    reached = True
+    async with runtime.upstreams(settings, models) as connected:
+        roles: tuple[Role, ...] = ("drafter", "verifier")
+        for role in roles:
+            model = models.model(role)
+            try:
+                async with asyncio.timeout(10):
+                    await connected[role].reach()
+            except (UpstreamFault, TimeoutError) as fault:
+                reached = False
+                typer.echo(f"{role} {model.name} ({model.provider}): {fault or 'timeout'}")
+            else:
+                typer.echo(f"{role} {model.name} ({model.provider}): reachable")
+    return reached
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        _fail(str(error))
+    except CascadeError as error:
+        _fail(from_cascade(error).detail)
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def _exit(_: int, __: FrameType | None) -> None:
+    sys.exit(0)

@@ -1,0 +1,49 @@
+"""Features: each module beside this file is one switch of the template.
+
+A feature is installed because its file is present. Delete the file, its test and its dependency,
+and it is gone. It plugs in through the fields of `Feature` and in no other way.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from fastapi import APIRouter, FastAPI
+from fastapi.params import Depends
+from starlette.middleware import Middleware
+
+from app.cascade.engine import Observer
+from app.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """What one switch adds to the service."""
+
+    name: str
+    routers: Sequence[APIRouter] = ()
+    """API routes: they need a key, and pass every feature's `dependencies`."""
+    open_routers: Sequence[APIRouter] = ()
+    """Routes that are not part of the API, such as metrics."""
+    dependencies: Sequence[Depends] = ()
+    """Run before every API route, of whichever feature."""
+    middleware: Sequence[Middleware] = ()
+    observers: Sequence[Observer] = ()
+    """Told of every query once it is settled."""
+    lifespan: Lifespan | None = None
+
+
+def installed(settings: Settings) -> list[Feature]:
+    """A new instance of every feature that is present, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [_make(name)(settings) for name in names]
+
+
+def _make(name: str) -> Callable[[Settings], Feature]:
+    module = importlib.import_module(f"{__name__}.{name}")
+    make: Callable[[Settings], Feature] = module.feature
+    return make

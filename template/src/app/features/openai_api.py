@@ -1,0 +1,367 @@
+"""`/v1/chat/completions` and `/v1/models`: any OpenAI client becomes a cascade by its base URL.
+
+The model `cascade` is the cascade; the verifier's own name asks it directly. A draft is held back
+until it is accepted, so a client never sees text that is withdrawn. Errors have OpenAI's shape.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Annotated, Literal, Self, TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from starlette.exceptions import HTTPException
+
+from app.cascade.config import ActiveCascade
+from app.cascade.errors import CascadeError
+from app.cascade.types import Answer, Event, Json, Message, Query, Speaker, ToolCall
+from app.features import Feature
+from app.http.dependencies import TheDeadline, TheEngine, TheSettings
+from app.http.disconnect import while_connected
+from app.http.problems import Problem, from_cascade, from_http, invalid
+from app.http.schemas import check_length
+from app.http.strict import NoControls, StrictRoute
+from app.settings import Settings
+
+CASCADE = "cascade"
+PASSED_ON = (
+    "top_p",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "parallel_tool_calls",
+)
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+JsonT = TypeVar("JsonT")
+
+
+def _sendable(value: JsonT) -> JsonT:
+    """Python reads NaN and half a surrogate pair in JSON; an upstream could not be sent them."""
+    json.dumps(value, ensure_ascii=False, allow_nan=False, default=dict).encode()
+    return value
+
+
+Sendable = AfterValidator(_sendable)
+
+
+class TextPart(BaseModel):
+    """One part of a message; only text is understood."""
+
+    type: Literal["text"]
+    text: Annotated[str, NoControls]
+
+
+class FunctionCall(BaseModel):
+    """The function of a tool call."""
+
+    name: str
+    arguments: str
+
+
+class ChatToolCall(BaseModel):
+    """A tool call of an assistant's turn."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[Annotated[str, NoControls] | list[TextPart] | None, Sendable] = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ChatToolCall] | None, Sendable] = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            raise ValueError("tool_call_id belongs to the role tool, and to no other")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls belong to the role assistant")
+        return self
+
+    def to_message(self) -> Message:
+        role: Speaker = "system" if self.role == "developer" else self.role
+        parts = self.content or ""
+        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        calls = tuple(
+            ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in self.tool_calls or ()
+        )
+        return Message(role, text, calls, self.tool_call_id)
+
+
+class FunctionSchema(BaseModel):
+    """A function that a model may ask for."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Json] | None = None
+    strict: bool | None = None
+
+
+class ChatTool(BaseModel):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: FunctionSchema
+
+
+class StreamOptions(BaseModel):
+    """What to send beside the text."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The fields of OpenAI's chat completions that a cascade can honour; others are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    user: str | None = None
+    top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
+    stop: Annotated[str | list[str] | None, Sendable] = None
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    response_format: Annotated[dict[str, Json] | None, Sendable] = None
+    tools: Annotated[list[ChatTool] | None, Field(min_length=1), Sendable] = None
+    tool_choice: Annotated[str | dict[str, Json] | None, Sendable] = None
+    parallel_tool_calls: bool | None = None
+
+    def to_query(self, models: ActiveCascade, deadline: float | None) -> Query:
+        options = {name: value for name in PASSED_ON if (value := getattr(self, name)) is not None}
+        return Query(
+            messages=tuple(message.to_message() for message in self.messages),
+            max_tokens=self.max_completion_tokens or self.max_tokens or 1000,
+            temperature=self.temperature,
+            force_direct=self.model == models.verifier.name,
+            options=options,
+            tools=tuple(tool.model_dump(exclude_none=True) for tool in self.tools or ()),
+            tool_choice=self.tool_choice,
+            deadline=deadline,
+        )
+
+
+class OpenAIRoute(StrictRoute):
+    """Answers errors in OpenAI's shape, whichever dependency raised them."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_errors(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as failure:
+                return _error(invalid(failure), status=400)
+            except HTTPException as failure:
+                return _error(from_http(failure))
+            except (Problem, CascadeError) as failure:
+                return _error(from_cascade(failure))
+
+        return handle_errors
+
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
+
+
+def feature(_: Settings) -> Feature:
+    """The API needs no settings of its own."""
+    return Feature(name="openai_api", routers=[router])
+
+
+@router.get("/models")
+async def list_models(engine: TheEngine) -> dict[str, Json]:
+    """The names that `model` may have."""
+    return {"object": "list", "data": [_model(name) for name in _names(engine.models)]}
+
+
+@router.get("/models/{name:path}")
+async def get_model(name: str, engine: TheEngine) -> dict[str, Json]:
+    """One of them."""
+    _check_model(name, engine.models)
+    return _model(name)
+
+
+def chat_query(
+    body: ChatRequest, engine: TheEngine, settings: TheSettings, deadline: TheDeadline = None
+) -> Query:
+    """The query in a chat request."""
+    _check_model(body.model, engine.models)
+    query = body.to_query(engine.models, deadline)
+    check_length(
+        "".join(message.content for message in query.messages), settings.max_query_chars, "messages"
+    )
+    last = query.messages[-1]
+    if last.role not in ("user", "tool") or not last.content.strip():
+        raise Problem(
+            400,
+            "invalid_request_error",
+            "The last message must be the user's or a tool's, not empty.",
+        )
+    return query
+
+
+async def open_stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left once the response has been sent."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@router.post("/chat/completions", response_model=None)
+async def create_chat_completion(
+    request: Request,
+    body: ChatRequest,
+    query: Annotated[Query, Depends(chat_query)],
+    engine: TheEngine,
+    stack: Annotated[AsyncExitStack, Depends(open_stack)],
+) -> dict[str, Json] | EventSourceResponse:
+    """A chat completion by the cascade, as JSON or as server-sent events."""
+    head = _head(body.model)
+    if not body.stream:
+        answer = await while_connected(request, engine.ask(query))
+        message: dict[str, Json] = {
+            "role": "assistant",
+            "content": answer.content or None,
+            "refusal": None,
+        }
+        if answer.tool_calls:
+            message["tool_calls"] = [*_tool_calls(answer)]
+        choice: Json = {
+            "index": 0,
+            "message": message,
+            "finish_reason": answer.finish_reason or "stop",
+            "logprobs": None,
+        }
+        return {
+            **head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": _usage(answer),
+            "cascade": _facts(answer),
+        }
+    events = await stack.enter_async_context(engine.open(query, buffered=True))
+    wants_usage = body.stream_options is not None and body.stream_options.include_usage
+    return EventSourceResponse(
+        _chunks(events, {**head, "object": "chat.completion.chunk"}, wants_usage),
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _chunks(
+    events: AsyncIterator[Event], head: dict[str, Json], wants_usage: bool
+) -> AsyncIterator[bytes]:
+    def chunk(delta: dict[str, Json], finish_reason: str | None = None, **more: Json) -> bytes:
+        choice: Json = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return _data({**head, "choices": [choice], **more})
+
+    yield chunk({"role": "assistant", "content": ""})
+    async for event in events:
+        match event.type:
+            case "chunk":
+                yield chunk({"content": event.content})
+            case "complete" if event.answer:
+                answer = event.answer
+                if answer.tool_calls:
+                    calls = _tool_calls(answer)
+                    numbered = [{"index": i, **call} for i, call in enumerate(calls)]
+                    yield chunk({"tool_calls": [*numbered]})
+                yield chunk({}, answer.finish_reason or "stop", cascade=_facts(answer))
+                if wants_usage:
+                    yield _data({**head, "choices": [], "usage": _usage(answer)})
+                yield format_sse_event(data_str="[DONE]")
+            case "error" if event.error:
+                yield _data(_error_body(from_cascade(event.error)))
+            case _:
+                pass
+
+
+def _names(models: ActiveCascade) -> tuple[str, ...]:
+    return (CASCADE, models.verifier.name)
+
+
+def _check_model(name: str, models: ActiveCascade) -> None:
+    if name not in _names(models):
+        known = " and ".join(_names(models))
+        raise Problem(404, "model_not_found", f"There is no such model; there are {known}.")
+
+
+def _model(name: str) -> dict[str, Json]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "cascade"}
+
+
+def _head(model: str) -> dict[str, Json]:
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
+def _usage(answer: Answer) -> dict[str, Json]:
+    """All calls together: a rejected draft was paid for, too."""
+    usage = answer.usage
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def _tool_calls(answer: Answer) -> list[dict[str, Json]]:
+    return [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in answer.tool_calls
+    ]
+
+
+def _facts(answer: Answer) -> dict[str, Json]:
+    return {
+        "model_used": answer.model_used,
+        "cascaded": answer.cascaded,
+        "draft_accepted": answer.draft_accepted,
+        "cost": float(answer.cost),
+        "saved": float(answer.saved),
+    }
+
+
+def _data(value: dict[str, Json]) -> bytes:
+    return format_sse_event(data_str=json.dumps(value, ensure_ascii=False))
+
+
+def _error(problem: Problem, status: int | None = None) -> JSONResponse:
+    return JSONResponse(
+        _error_body(problem), status or problem.status, headers=dict(problem.headers)
+    )
+
+
+def _error_body(problem: Problem) -> dict[str, Json]:
+    kind = "invalid_request_error" if problem.status < 500 else "api_error"
+    param = problem.errors[0].field if problem.errors else None
+    return {
+        "error": {"message": problem.detail, "type": kind, "param": param, "code": problem.error}
+    }

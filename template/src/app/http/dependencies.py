@@ -1,0 +1,45 @@
+"""What routes ask FastAPI for."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from pydantic import Field
+
+from app.cascade.engine import Engine
+from app.cascade.errors import NotReady
+from app.ledger import Ledger
+from app.settings import Settings
+
+
+def get_settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def get_engine(request: Request) -> Engine:
+    """The engine.
+
+    Raises:
+        NotReady: before start-up has finished, and once the service drains.
+    """
+    engine: Engine | None = request.app.state.engine
+    if engine is None:
+        raise NotReady
+    return engine
+
+
+def get_ledger(request: Request) -> Ledger:
+    ledger: Ledger = request.app.state.ledger
+    return ledger
+
+
+TheSettings = Annotated[Settings, Depends(get_settings)]
+TheEngine = Annotated[Engine, Depends(get_engine)]
+TheLedger = Annotated[Ledger, Depends(get_ledger)]
+TheDeadline = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Header(
+        alias="X-Request-Deadline",
+        description="Seconds that the client waits; can only shorten the service's deadline",
+    ),
+]

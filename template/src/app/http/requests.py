@@ -1,0 +1,86 @@
+"""Around each request: an id, one log line without query string or body, a limit, a last resort."""
+
+import logging
+import re
+import time
+import uuid
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http import problems
+
+log = logging.getLogger("app.access")
+ACCEPTED_ID = re.compile(r"\A[A-Za-z0-9._-]{1,128}\Z")
+
+
+class RequestLog:
+    """Takes or makes `X-Request-ID`, sends it back, and logs method, path, status and duration."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if ACCEPTED_ID.match(given) else uuid.uuid4().hex
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as failure:
+            problem = problems.unexpected(failure)
+            if status:
+                # The server logs what it is given; the failure's own text may hold a prompt.
+                raise ConnectionAbortedError("the response broke off") from None
+            await problems.respond(problem)(scope, receive, send_with_id)
+        finally:
+            log.info(
+                "%s %s %s %.1fms id=%s",
+                scope["method"],
+                quote(scope["path"]),
+                status or "-",
+                (time.perf_counter() - started) * 1000,
+                request_id,
+            )
+
+
+class BodyLimit:
+    """Refuses a body of more than `limit` bytes with 413, at the latest when they have come.
+
+    Starlette's own limit answers in plain text, and without the request's id.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if message["type"] == "http.request" and max(size, received) > self.limit:
+                raise HTTPException(413, f"The body has more than {self.limit} bytes.")
+            return message
+
+        await self.app(scope, receive_within_limit, send)

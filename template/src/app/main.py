@@ -1,0 +1,87 @@
+"""The composition root: `create_app` puts the service together; nothing here is global."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from starlette.middleware import Middleware
+
+from app import features, runtime
+from app.about import about
+from app.cascade.errors import ConfigurationError
+from app.http import keys, logs, problems
+from app.http.requests import BodyLimit, RequestLog
+from app.ledger.memory import MemoryLedger
+from app.routes import health, query, stats
+from app.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """A service of its own: two calls give two that share nothing.
+
+    Raises:
+        ConfigurationError: the settings or `cascade.toml` allow no start; says what to change.
+    """
+    settings = settings or load_settings(Settings)
+    logs.configure(settings.log_level)
+    accepted_keys = keys.parse(settings.api_keys.get_secret_value())
+    if settings.environment == "production" and not accepted_keys:
+        raise ConfigurationError(
+            "API_KEYS is empty, and production does not run open;"
+            " `keys create NAME` prints an entry"
+        )
+    models = runtime.configure(settings)
+    installed = features.installed(settings)
+    ledger = MemoryLedger(settings.daily_budget)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        observers = [observer for feature in installed for observer in feature.observers]
+        async with AsyncExitStack() as stack:
+            for feature in installed:
+                if feature.lifespan:
+                    await stack.enter_async_context(feature.lifespan(app))
+            app.state.engine = await stack.enter_async_context(
+                runtime.running(settings, models, ledger, observers)
+            )
+            yield
+            app.state.engine = None
+
+    me = about()
+    app = FastAPI(
+        title=me.name,
+        version=me.version,
+        description=me.summary,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            *(middleware for feature in installed for middleware in feature.middleware),
+        ],
+        responses={
+            "4XX": {"model": problems.ProblemDetail, "description": "The request is at fault"},
+            "5XX": {"model": problems.ProblemDetail, "description": "The service is at fault"},
+        },
+    )
+    app.state.settings = settings
+    app.state.keys = accepted_keys
+    app.state.ledger = ledger
+    app.state.features = installed
+    app.state.started = time.monotonic()
+    app.state.engine = None
+    problems.install(app)
+
+    app.include_router(health.router)
+    guards = [
+        Depends(keys.require("use")),
+        *(dependency for feature in installed for dependency in feature.dependencies),
+    ]
+    for router in (query.router, stats.router):
+        app.include_router(router, dependencies=guards)
+    for feature in installed:
+        for router in feature.routers:
+            app.include_router(router, dependencies=guards)
+        for router in feature.open_routers:
+            app.include_router(router)
+    return app

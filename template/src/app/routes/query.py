@@ -1,0 +1,43 @@
+"""`/api/query`: a question in, the whole answer out."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Query as FromUrl
+
+from app.cascade.types import Query
+from app.http.dependencies import TheDeadline, TheEngine, TheSettings
+from app.http.disconnect import while_connected
+from app.http.schemas import QueryRequest, QueryResponse, check_length
+from app.http.strict import StrictRoute
+
+router = APIRouter(tags=["query"], route_class=StrictRoute)
+
+
+def from_body(body: QueryRequest, settings: TheSettings, deadline: TheDeadline = None) -> Query:
+    """The query in a JSON body."""
+    check_length(body.query, settings.max_query_chars)
+    return body.to_query(deadline)
+
+
+def from_url(
+    url: Annotated[QueryRequest, FromUrl()], settings: TheSettings, deadline: TheDeadline = None
+) -> Query:
+    """The query in the URL's parameters."""
+    return from_body(url, settings, deadline)
+
+
+@router.post("/api/query")
+async def post_query(
+    request: Request, query: Annotated[Query, Depends(from_body)], engine: TheEngine
+) -> QueryResponse:
+    """Ask the cascade."""
+    return QueryResponse.of(await while_connected(request, engine.ask(query)))
+
+
+@router.get("/api/query")
+async def get_query(
+    request: Request, query: Annotated[Query, Depends(from_url)], engine: TheEngine
+) -> QueryResponse:
+    """Ask the cascade by URL; prefer POST, since URLs end up in other people's logs."""
+    return QueryResponse.of(await while_connected(request, engine.ask(query)))

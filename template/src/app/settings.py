@@ -1,0 +1,87 @@
+"""The environment and `.env` as typed settings; a feature's own settings live with it."""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.cascade.errors import ConfigurationError
+
+ENV_FILE = ".env"
+SettingsT = TypeVar("SettingsT", bound="EnvSettings")
+
+
+class EnvSettings(BaseSettings):
+    """The base of every settings class: the environment first, then `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+
+class Settings(EnvSettings):
+    """What the service itself needs to know."""
+
+    environment: Literal["development", "production"] = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+
+    cascade_file: Path = Path("cascade.toml")
+    simulator: Literal["auto", "on", "off"] = "auto"
+    """`auto`: until one of the keys that the cascade's models name is set."""
+    openai_api_key: SecretStr | None = None
+    anthropic_api_key: SecretStr | None = None
+
+    daily_budget: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal("10.0")
+    """US dollars a day (UTC) for all queries together."""
+    api_keys: SecretStr = SecretStr("")
+    """Comma-separated `name:role:sha256`; empty leaves the service open."""
+
+    max_query_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    request_deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    upstream_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a call is tried while its fault may pass and the deadline leaves time."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    """Failed calls in a row after which a model is left alone for ten seconds."""
+    shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
+
+    def key(self, variable: str) -> SecretStr | None:
+        """The value of any key variable that `cascade.toml` names, or None where it is not set."""
+        named = {
+            "OPENAI_API_KEY": self.openai_api_key,
+            "ANTHROPIC_API_KEY": self.anthropic_api_key,
+        }
+        if variable in named:
+            return named[variable]
+        value = _environment().get(variable)
+        return SecretStr(value) if value else None
+
+
+def load_settings(kind: type[SettingsT]) -> SettingsT:
+    """Read settings of one kind.
+
+    Raises:
+        ConfigurationError: names each variable that cannot be used; never shows its value.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        raise ConfigurationError(
+            "\n".join(
+                f"{'_'.join(str(part) for part in detail['loc']).upper()}: {detail['msg']}"
+                for detail in error.errors(include_url=False, include_input=False)
+            )
+        ) from None
+
+
+def _environment() -> Mapping[str, str | None]:
+    return {**dotenv_values(ENV_FILE), **os.environ}

@@ -1,0 +1,1 @@
+"""One file for each feature; it comes and goes with it."""

@@ -1,0 +1,233 @@
+"""The command line."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import cli
+from app.http import keys, logs
+from tests.conftest import (
+    ACCEPTED,
+    CASCADE,
+    REJECTED,
+    TLS,
+    Answering,
+    Stub,
+    answer_json,
+    cascade_toml,
+    client_of,
+    eventually,
+)
+
+SOURCE = CASCADE.parents[1] / "src"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, cascade_file: Path) -> Run:
+    """Runs a command against models that answer; keywords set variables."""
+    monkeypatch.setenv("CASCADE_FILE", str(cascade_file))
+    monkeypatch.setenv("SIMULATOR", "off")
+    monkeypatch.setenv("UPSTREAM_ATTEMPTS", "1")
+
+    def invoke(*arguments: str, **variables: str) -> Result:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        result = CliRunner().invoke(cli, arguments)
+        # The command's log goes to the standard error that the runner has just taken away.
+        logs.configure("INFO")
+        return result
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    return invoke
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def test_check_says_that_all_is_well(run: Run) -> None:
+    result = run("check")
+    assert result.exit_code == 0, result.output
+    assert "drafter simulator-small (openai): reachable" in result.output
+    assert "verifier simulator-large (openai): reachable" in result.output
+
+
+def test_check_spends_nothing(run: Run, stub: Callable[[Answering], Stub], tmp_path: Path) -> None:
+    upstream = stub(answer_json({"data": []}))
+    path = tmp_path / "cascade.toml"
+    path.write_text(cascade_toml(upstream.url, upstream.url), encoding="utf-8")
+    assert run("check", CASCADE_FILE=str(path)).exit_code == 0
+    assert {request.path for request in upstream.received} == {"/v1/models"}
+
+
+def test_check_finds_an_upstream_that_refuses_the_key(
+    run: Run, stub: Callable[[Answering], Stub], tmp_path: Path
+) -> None:
+    refusing, accepting = stub(answer_json({}, 401)), stub(answer_json({}))
+    path = tmp_path / "cascade.toml"
+    path.write_text(cascade_toml(refusing.url, accepting.url), encoding="utf-8")
+    result = run("check", CASCADE_FILE=str(path))
+    assert result.exit_code == 1
+    assert "drafter simulator-small (openai): refused (HTTP 401)" in result.output
+    assert "verifier simulator-large (openai): reachable" in result.output
+
+
+def test_check_finds_an_upstream_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "cascade.toml"
+    nobody = "http://127.0.0.1:1/v1"
+    path.write_text(cascade_toml(nobody, nobody), encoding="utf-8")
+    result = run("check", CASCADE_FILE=str(path))
+    assert result.exit_code == 1
+    assert "drafter simulator-small (openai): unreachable" in result.output
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--port", "0"], ["ask", "hi"]])
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"CASCADE_FILE": "none.toml"}, "none.toml: cannot be read"),
+        ({"DAILY_BUDGET": "much"}, "DAILY_BUDGET: "),
+        ({"CASCADE_FILE": str(CASCADE)}, "DRAFTER_KEY and VERIFIER_KEY: not set"),
+    ],
+)
+def test_a_bad_configuration_is_refused_with_a_sentence(
+    run: Run, command: list[str], variables: dict[str, str], sentence: str
+) -> None:
+    result = run(*command, **variables)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_an_unsafe_production_is_refused(run: Run, command: str) -> None:
+    result = run(command, ENVIRONMENT="production")
+    assert result.exit_code == 1
+    assert "API_KEYS is empty" in result.stderr
+
+
+# --- ask ------------------------------------------------------------------------------------------
+
+
+def test_ask_prints_the_answer_and_what_it_cost(run: Run) -> None:
+    result = run("ask", ACCEPTED)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("AI")
+    assert re.search(
+        r"simulator-small · draft accepted · cost \$0\.\d{6} · saved \$0\.\d{6} · \d+ ms",
+        result.stdout,
+    )
+
+
+def test_ask_shows_a_draft_being_replaced(run: Run) -> None:
+    lines = run("ask", REJECTED).stdout.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if "simulator-small" in line]
+    assert "simulator-large answers" in lines[place]
+    assert lines[place - 1]
+    assert lines[place + 1].startswith("AI")
+    assert lines[-1].startswith("simulator-large · draft rejected")
+
+
+def test_ask_can_go_to_the_verifier_at_once(run: Run) -> None:
+    assert "simulator-large · asked directly" in run("ask", "--direct", ACCEPTED).stdout
+
+
+def test_ask_says_why_there_is_no_answer(run: Run) -> None:
+    result = run("ask", "[[both:401]] hi")
+    assert result.exit_code == 1
+    assert "The model simulator-large gave no answer: refused (HTTP 401)." in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_ask_stays_within_the_budget(run: Run) -> None:
+    result = run("ask", ACCEPTED, DAILY_BUDGET="0.0001")
+    assert result.exit_code == 1
+    assert "budget" in result.stderr
+
+
+def test_ask_wants_a_question(run: Run) -> None:
+    result = run("ask", " ")
+    assert result.exit_code == 1
+    assert "The question is empty." in result.stderr
+
+
+def test_ask_needs_no_key_to_try(run: Run) -> None:
+    result = run("ask", ACCEPTED, CASCADE_FILE=str(CASCADE), SIMULATOR="auto")
+    assert result.exit_code == 0
+    assert "simulator" in result.stdout.splitlines()[0]
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "role"), [([], "use"), (["--admin"], "admin")])
+def test_keys_create_prints_a_key_and_the_entry_that_accepts_it(
+    run: Run, options: list[str], role: str
+) -> None:
+    result = run("keys", "create", "ann", *options)
+    assert result.exit_code == 0
+    entry = result.stdout.split()[-1]
+    (accepted,) = keys.parse(entry)
+    assert (accepted.name, accepted.role) == ("ann", role)
+
+
+def test_keys_create_refuses_a_name_that_cannot_be_one(run: Run) -> None:
+    result = run("keys", "create", "ann smith")
+    assert result.exit_code == 1
+    assert "name" in result.stderr
+
+
+# --- serve ----------------------------------------------------------------------------------------
+
+
+def test_a_wrong_option_is_refused(run: Run) -> None:
+    assert run("serve", "--workers", "0").exit_code == 2
+    assert run("serve", "--port", "70000").exit_code == 2
+
+
+def test_serve_answers_until_sigterm_finishes_what_it_began_and_exits_with_0(
+    cascade_file: Path, simulator_url: str
+) -> None:
+    def under_way() -> bool:
+        stats = httpx.get(f"{simulator_url}/simulator/stats", verify=TLS).json()
+        return bool(stats["simulator-small"]["in_flight"])
+
+    slowly = {"query": "[[drafter:slow]] Hi!", "max_tokens": 3}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "CASCADE_FILE": str(cascade_file),
+        "SIMULATOR": "off",
+    }
+    command = [sys.executable, "-m", "app", "serve", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            lines = iter(process.stderr.readline, "")
+            (url,) = next(found for line in lines if (found := re.findall(r"http://\S+", line)))
+            with client_of(url) as client:
+                assert client.post("/api/query", json={"query": ACCEPTED}).status_code == 200
+                answers: list[httpx.Response] = []
+                slow = threading.Thread(
+                    target=lambda: answers.append(client.post("/api/query", json=slowly))
+                )
+                slow.start()
+                assert eventually(under_way)
+                process.send_signal(signal.SIGTERM)
+                slow.join()
+            assert answers[0].status_code == 200
+            assert process.wait(timeout=10) == 0
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
