@@ -1,0 +1,42 @@
+"""What the ServiceMonitor says, against the service and the manifests beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fastapi import FastAPI
+from starlette.routing import Match
+
+from app.main import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CASCADE = ROOT / "tests" / "cascade.toml"
+TREE = ROOT / "deploy" / "kubernetes"
+
+
+def read(path: str) -> dict[str, Any]:
+    """One YAML document of the tree."""
+    document: dict[str, Any] = yaml.safe_load((TREE / path).read_text(encoding="utf-8"))
+    return document
+
+
+def test_it_scrapes_a_path_that_exists_on_a_port_that_is_named() -> None:
+    (endpoint,) = read("components/prometheus/servicemonitor.yaml")["spec"]["endpoints"]
+    app: FastAPI = create_app(Settings(simulator="on", cascade_file=CASCADE))
+    path = endpoint["path"]
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    assert any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    assert endpoint["port"] in {port["name"] for port in read("base/service.yaml")["spec"]["ports"]}
+
+
+def test_it_selects_the_service() -> None:
+    selector = read("components/prometheus/servicemonitor.yaml")["spec"]["selector"]["matchLabels"]
+    assert selector
+    assert selector.items() <= read("base/service.yaml")["metadata"]["labels"].items()
+
+
+def test_an_overlay_uses_it() -> None:
+    overlay = read("overlays/production-prometheus/kustomization.yaml")
+    assert overlay["components"] == ["../../components/prometheus"]
+    assert overlay["resources"] == ["../production"]
