@@ -1,0 +1,1 @@
+"""The proof of the template: every variant, every answer, every promise."""

@@ -1,0 +1,103 @@
+"""Commands and services as child processes, in an environment that leaks nothing of ours."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# Children find no provider's key, no setting of the service and none of our own tools' state.
+_HIDDEN = re.compile(
+    r".*_API_KEY|PYTHON.*|PYTEST.*|COV.*|VIRTUAL_ENV|UV_(PROJECT_ENVIRONMENT|PYTHON)|MAKE.*|MFLAGS"
+    r"|ENVIRONMENT|LOG_LEVEL|CASCADE_FILE|SIMULATOR|DAILY_BUDGET|API_KEYS|MAX_\w+|HOST|PORT|WORKERS"
+    r"|REQUEST_DEADLINE_SECONDS|SHUTDOWN_GRACE_SECONDS|RATE_LIMIT|FORWARDED_ALLOW_IPS"
+)
+_ADDRESS = re.compile(r"Uvicorn running on (http://\S+)")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables that a child process gets."""
+    kept = {name: value for name, value in os.environ.items() if not _HIDDEN.fullmatch(name)}
+    return {**kept, "UV_PYTHON_DOWNLOADS": "never", **more}
+
+
+def run(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 300
+) -> str:
+    """What a command prints.
+
+    Raises:
+        AssertionError: it did not end with 0; holds all of its output.
+    """
+    ended = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment(**(env or {})),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    shown = " ".join(str(part) for part in command)
+    assert ended.returncode == 0, f"{shown}: exit {ended.returncode}\n{ended.stdout}"
+    return ended.stdout
+
+
+@dataclass
+class Service:
+    """A service that runs."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8")
+
+    def stop(self, timeout: float = 30) -> int:
+        """End it as an orchestrator does, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+@contextmanager
+def serving(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 60
+) -> Iterator[Service]:
+    """Start a service and wait until it says where it listens; kill it if it was not stopped.
+
+    Raises:
+        AssertionError: it ended, or took too long; holds its log.
+    """
+    log_file = cwd / "service.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env=environment(**(env or {})),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Service(_address(process, log_file, timeout), process, log_file)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], log_file: Path, timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        log = log_file.read_text(encoding="utf-8")
+        if found := _ADDRESS.search(log):
+            return found[1]
+        assert process.poll() is None, f"exit {process.returncode}\n{log}"
+        time.sleep(0.02)
+    raise AssertionError(f"not started within {timeout} seconds\n{log_file.read_text()}")

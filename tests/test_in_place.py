@@ -1,0 +1,72 @@
+"""`template/` as it stands is the everything-on project, with few conditions and none in Python."""
+
+import re
+from pathlib import Path
+
+from tests.conftest import Render
+from tests.processes import run
+from tests.variants import FULLEST, ROOT, VARIANTS
+from tests.workshop import Workshop, check_lint, check_types, files
+
+CONDITIONS = {
+    ".env.example": 2,
+    "README.md": 2,
+    "pyproject.toml": 3,
+}
+"""How many tags of a file hold an `if`. Before one is added: can it be a file in the manifest?"""
+
+TAG = re.compile(r"# {%.*?%}|<%=.*?%>", re.DOTALL)
+ILLEGAL_ON_WINDOWS = re.compile(
+    r'[<>:"\\|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
+
+
+def tags(name: str) -> list[str]:
+    return TAG.findall((ROOT / "template" / name).read_text(encoding="utf-8"))
+
+
+def template_files(template: Path) -> set[str]:
+    return files(template / "template")
+
+
+def test_conditions_are_few(template: Path) -> None:
+    counted = {
+        name: sum(bool(re.search(r"\bif\b", tag)) for tag in tags(name))
+        for name in template_files(template)
+    }
+    assert {name: count for name, count in counted.items() if count} == CONDITIONS
+
+
+def test_no_python_file_is_rendered(template: Path) -> None:
+    assert [name for name in template_files(template) if name.endswith(".py") and tags(name)] == []
+
+
+def test_every_file_belongs_to_a_variant(template: Path, render: Render) -> None:
+    assert files(render(FULLEST.answers)) == template_files(template)
+
+
+def test_no_tag_is_left_in_a_rendered_file(render: Render) -> None:
+    for variant in (VARIANTS[0], FULLEST):
+        project = render(variant.answers)
+        for name in files(project):
+            text = (project / name).read_text(encoding="utf-8")
+            assert "<%=" not in text, name
+            assert "# {%" not in text, name
+
+
+def test_file_names_are_legal_everywhere(template: Path) -> None:
+    names = run("git", "ls-files", cwd=template).splitlines()
+    assert [n for n in names if any(ILLEGAL_ON_WINDOWS.search(p) for p in n.split("/"))] == []
+    assert len({name.lower() for name in names}) == len(names)
+
+
+def test_the_template_itself_is_clean_and_passes_its_tests(
+    template: Path, render: Render, workshop: Workshop
+) -> None:
+    environment = render(FULLEST.answers)
+    workshop.install(environment)
+    programs = environment / ".venv" / "bin"
+    here = template / "template"
+    check_lint(here, programs)
+    check_types(here, programs, workshop)
+    run(programs / "pytest", "-q", "-p", "no:cacheprovider", cwd=here)

@@ -1,0 +1,77 @@
+"""A switch that is off leaves nothing: no file but the manifest's, no dependency, no word."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Render
+from tests.variants import FULLEST, LEANEST, SWITCHES, belongs, manifest
+from tests.workshop import files
+
+WORDS = {
+    "streaming": ["/api/query/stream", r"features[/.]streaming", r"docs/streaming", "StreamEvent"],
+    "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape"],
+    "rate_limit": [r"\brate[_ -]limit\b", "slowapi"],
+    "docker": ["docker", r"compose\.yaml", "buildkit"],
+    "kubernetes": ["kubernetes", "kubectl", "kustom", r"\bpods?\b", "deploy/"],
+    "openai_api": [r"openai_api\b", r"\[openai api\]", "any openai client"],
+}
+"""What is only said where a switch is on: patterns, in whatever case."""
+
+DEPENDENCIES = {"prometheus": {"prometheus-client"}, "rate_limit": {"slowapi"}}
+"""What a switch installs; the others install nothing."""
+
+# What the simulated models know of the world is no part of any switch; answers name every switch.
+NOT_SEARCHED = {
+    "src/app/simulator/knowledge.py",
+    "tests/test_simulator.py",
+    ".copier-answers.yml",
+}
+
+
+def dependencies(project: Path) -> set[str]:
+    described = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    return {re.split(r"[^\w-]", line)[0] for line in described["project"]["dependencies"]}
+
+
+def said(project: Path, patterns: list[str]) -> list[str]:
+    """Where a project says one of the words, in file names too."""
+    wanted = re.compile("|".join(patterns), re.IGNORECASE)
+    found = []
+    for name in sorted(files(project) - NOT_SEARCHED):
+        lines = [name, *(project / name).read_text(encoding="utf-8").splitlines()]
+        found += [
+            f"{name}:{number}: {line}" for number, line in enumerate(lines) if wanted.search(line)
+        ]
+    return found
+
+
+def test_every_switch_has_its_words() -> None:
+    assert WORDS.keys() == set(SWITCHES)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_that_is_off_leaves_nothing(switch: str, render: Render) -> None:
+    on, off = render(FULLEST.answers), render(FULLEST.without(switch).answers)
+    paths = manifest(switch)
+    assert files(on) - files(off) == {file for file in files(on) if belongs(file, paths)}
+    assert files(off) <= files(on)
+    assert dependencies(on) - dependencies(off) == DEPENDENCIES.get(switch, set())
+    assert said(off, WORDS[switch]) == []
+    # The words are the right ones: where the switch is on, each of them is said.
+    for word in WORDS[switch]:
+        assert said(on, [word]), word
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_path_of_the_manifest_exists(switch: str, render: Render) -> None:
+    on = files(render(FULLEST.answers))
+    for path in manifest(switch):
+        assert any(belongs(file, [path]) for file in on), path
+
+
+def test_the_leanest_variant_says_nothing_of_any_switch(render: Render) -> None:
+    project = render(LEANEST.answers)
+    assert [line for switch in SWITCHES for line in said(project, WORDS[switch])] == []

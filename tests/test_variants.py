@@ -1,0 +1,54 @@
+"""Every variant, from the answers to the clean end of its process."""
+
+from contextlib import AbstractContextManager, ExitStack
+
+import pytest
+
+from tests.conftest import Render
+from tests.drive import RATE_LIMIT, check_log, drive
+from tests.processes import serving
+from tests.stages import Notebook, Stage
+from tests.test_deploy import check_docker, check_kubernetes
+from tests.variants import VARIANTS, Variant
+from tests.workshop import Workshop, check_lint, check_tests, check_types
+
+SLUG = "my-cascade"
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_variant_passes_every_stage(
+    variant: Variant,
+    render: Render,
+    workshop: Workshop,
+    notebook: Notebook,
+    kustomize: list[str],
+) -> None:
+    def stage(name: str) -> AbstractContextManager[Stage]:
+        return notebook.stage(variant.name, name)
+
+    with stage("render"):
+        project = render(variant.answers)
+    with stage("install"):
+        workshop.install(project)
+    programs = project / ".venv" / "bin"
+    with stage("lint"):
+        check_lint(project, programs)
+    with stage("types"):
+        check_types(project, programs, workshop)
+    with stage("deploy"):
+        if "docker" in variant.on:
+            check_docker(project)
+        if "kubernetes" in variant.on:
+            check_kubernetes(project, variant.on, kustomize)
+    with stage("tests") as now:
+        now.shared = check_tests(project, programs, workshop)
+    with ExitStack() as running:
+        with stage("boot"):
+            command = (programs / SLUG, "serve", "--port", "0")
+            limit = {"RATE_LIMIT": str(RATE_LIMIT)}
+            service = running.enter_context(serving(*command, cwd=project, env=limit))
+        with stage("drive"):
+            drive(service.url, variant.on)
+        with stage("stop"):
+            assert service.stop() == 0, service.log
+            check_log(service.log)

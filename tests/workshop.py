@@ -1,0 +1,166 @@
+"""What a run of the tests makes once and its workers share: the template, locks, check results."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tests.processes import run
+from tests.variants import QUESTIONS, ROOT, belongs, manifest
+
+VERSION = "v1.0.0"
+DEPLOYING = ("docker", "kubernetes")
+"""The switches whose files are not part of the running service."""
+_GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.com")
+
+
+class Workshop:
+    """A folder that all workers share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder of that name, made by whoever comes first."""
+        folder = self.folder / name
+        with FileLock(f"{folder}.lock"):
+            if folder.exists():
+                return folder
+            scratch = self.folder / f"{name}.part"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            make(scratch)
+            scratch.rename(folder)
+            return folder
+
+    def tell(self, line: str) -> None:
+        """Have a line printed at the end of the run."""
+        lines = self.folder / "lines"
+        lines.mkdir(exist_ok=True)
+        (lines / hashlib.sha256(line.encode()).hexdigest()).write_text(line, encoding="utf-8")
+
+    def lines(self) -> list[str]:
+        """What is to be printed at the end of the run."""
+        return sorted(file.read_text(encoding="utf-8") for file in self.folder.glob("lines/*"))
+
+    def template(self) -> Path:
+        """The working tree as a repository with a released version: dirty files are part of it."""
+        return self.once("template", snapshot)
+
+    def install(self, project: Path, *more: str) -> None:
+        """Give a project its own environment, by the lock that all of its dependencies share."""
+        digest = fingerprint(project, ["pyproject.toml"])
+
+        def make(folder: Path) -> None:
+            # In its own place, online: afterwards uv's cache has all that the lock names.
+            copy = folder / "project"
+            shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
+            uv("lock", cwd=copy)
+            uv("sync", "--frozen", cwd=copy)
+            shutil.copy(copy / "uv.lock", folder)
+            shutil.rmtree(copy)
+
+        shutil.copy(self.once(f"lock-{digest}", make) / "uv.lock", project)
+        uv("sync", "--frozen", "--offline", *more, cwd=project)
+
+
+def snapshot(folder: Path) -> None:
+    """Copy the working tree, without what git ignores, and commit and tag the copy."""
+    listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    commit(folder, VERSION)
+
+
+def commit(folder: Path, tag: str | None = None) -> None:
+    """Commit all that is in a folder; make it a repository if it is none."""
+    if not (folder / ".git").exists():
+        run("git", "init", "--quiet", cwd=folder)
+    run("git", "add", "--all", cwd=folder)
+    run(*_GIT, "commit", "--quiet", "--message", tag or "work", cwd=folder)
+    if tag:
+        run("git", "tag", tag, cwd=folder)
+
+
+def uv(*arguments: str, cwd: Path, python: str | Path = sys.executable) -> str:
+    """Run the uv of our own environment on a project."""
+    own = Path(sys.executable).with_name("uv")
+    return run(own, "--quiet", *arguments, cwd=cwd, env={"UV_PYTHON": str(python)})
+
+
+def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers, if they answer questions; Copier itself takes any key without a word.
+
+    Raises:
+        KeyError: names what `copier.yml` does not ask.
+    """
+    if unknown := sorted(answers.keys() - QUESTIONS.keys()):
+        raise KeyError(f"copier.yml does not ask: {', '.join(unknown)}")
+    return dict(answers)
+
+
+def files(project: Path) -> set[str]:
+    """The files of a project by their relative names, without what was made in it."""
+    made = {".venv", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
+    return {
+        path.relative_to(project).as_posix()
+        for path in project.rglob("*")
+        if path.is_file() and not made & set(path.relative_to(project).parts)
+    }
+
+
+def fingerprint(project: Path, names: Iterable[str]) -> str:
+    """A digest of some files, their names included."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(f"{name}\0".encode() + (project / name).read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
+    """Run a project's own tests; whether most of them were left to a variant of the same content.
+
+    Switches that only deploy change no Python file but tests of their own, which no other file
+    knows. These run in every variant; the rest run once for each content of all other files, the
+    README and the answers aside, which name the switches.
+    """
+    paths = [path for switch in DEPLOYING for path in manifest(switch)]
+    deploying = {name for name in files(project) if belongs(name, paths)}
+    own = sorted(name for name in deploying if name.startswith("tests/"))
+    rest = [f"--ignore={name}" for name in own]
+    content = files(project) - deploying - {"README.md", ".copier-answers.yml", "uv.lock"}
+    name = f"tests-{fingerprint(project, content)}"
+    shared = (workshop.folder / name).exists()
+
+    def made(_: Path) -> None:
+        run(programs / "pytest", "-q", *rest, cwd=project)
+
+    workshop.once(name, made)
+    if own:
+        run(programs / "pytest", "-q", *own, cwd=project)
+    return shared
+
+
+def check_lint(project: Path, programs: Path) -> None:
+    """What a project's own ruff says of its style and format."""
+    run(programs / "ruff", "check", cwd=project)
+    run(programs / "ruff", "format", "--check", cwd=project)
+
+
+def check_types(project: Path, programs: Path, workshop: Workshop) -> None:
+    """What a project's own mypy says.
+
+    The cache is one for each worker and pyproject.toml: mypy looks at the content of every module
+    before it believes it, so only what differs between variants is checked anew.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    digest = fingerprint(project, ["pyproject.toml"])
+    cache = workshop.folder / f"mypy-{worker}-{digest}"
+    run(programs / "mypy", "--cache-dir", cache, cwd=project)
