@@ -1,0 +1,240 @@
+"""Does a service's memory grow with the number of requests?
+
+    python benchmarks/memory.py [SERVICE] [--requests 20000]
+
+Boots the service in the directory SERVICE (the template itself unless said otherwise) on a stub of
+both upstreams, sends it requests of every kind, and prints its resident memory on the way.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+from aiohttp import web
+
+TEMPLATE = Path(__file__).parents[1] / "template"
+CASCADE = """
+[cascade]
+drafter = "small"
+verifier = "large"
+[simulator]
+drafter = "none"
+verifier = "none"
+[models.none]
+provider = "simulator"
+input_price = 0
+output_price = 0
+context = 1
+"""
+MODEL = """
+[models.{name}]
+provider = "openai"
+endpoint = "{endpoint}"
+input_price = 0.15
+output_price = 0.60
+context = 100_000
+"""
+GOOD = "AI is the study and engineering of machines that learn, reason and perceive."
+POOR = "I don't know, maybe."
+
+Kind = tuple[str, str, dict[str, Any]]
+
+
+def kinds() -> list[Kind]:
+    """A name, a path and a body for every kind of request."""
+    plain: list[tuple[str, dict[str, Any]]] = [
+        ("accepted", {"query": "What is AI?"}),
+        ("rejected", {"query": "poor: What is AI?"}),
+        ("direct", {"query": "What is AI?", "force_direct": True}),
+        ("failing", {"query": "fail: What is AI?"}),
+        ("long", {"query": "What is AI? " + "very " * 350}),
+        ("bad field", {"query": "hi", "max_tokens": 0}),
+        ("too long", {"query": "x" * 2001}),
+        ("unknown field", {"query": "hi", "x": 1}),
+    ]
+    chat: list[tuple[str, dict[str, Any]]] = []
+    for name, query in (("accepted", "What is AI?"), ("rejected", "poor: What is AI?")):
+        body = {"model": "cascade", "messages": [{"role": "user", "content": query}]}
+        chat += [(f"chat {name}", body), (f"chat {name}, streamed", {**body, "stream": True})]
+    return [
+        *((name, "/api/query", body) for name, body in plain),
+        *((f"{name}, streamed", "/api/query/stream", body) for name, body in plain),
+        *((name, "/v1/chat/completions", body) for name, body in chat),
+        ("left", "/api/query", {"query": "slow: What is AI?"}),
+        ("left, streamed", "/api/query/stream", {"query": "slow: What is AI?"}),
+        ("no such path", "/nowhere", {}),
+    ]
+
+
+# --- the upstreams --------------------------------------------------------------------------------
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
+    """Both models; what is asked says how they behave."""
+    body = await request.json()
+    asked = body["messages"][-1]["content"]
+    if asked.startswith("fail"):
+        return web.json_response({"error": "stub"}, status=500)
+    if asked.startswith("slow"):
+        await asyncio.sleep(1)
+    poor = asked.startswith("poor") and body["model"] == "small"
+    text = POOR if poor else GOOD
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    if not body.get("stream"):
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": usage})
+    deltas = [{"choices": [{"delta": {"content": f"{word} "}}]} for word in text.split()]
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage}
+    lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in [*deltas, end])
+    return web.Response(text=f"{lines}data: [DONE]\n\n", content_type="text/event-stream")
+
+
+@asynccontextmanager
+async def upstream() -> AsyncIterator[str]:
+    """The stub's base URL."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+# --- the service ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, int]]:
+    """The service's URL and process id."""
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        file = write_cascade(Path(folder), endpoint)
+        own = directory / ".venv" / "bin" / "python"
+        process = await asyncio.create_subprocess_exec(
+            str(own if own.exists() else sys.executable),
+            *("-m", "app", "serve", "--port", str(port)),
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(directory / "src"),
+                "CASCADE_FILE": str(file),
+                "SIMULATOR": "off",
+                "LOG_LEVEL": "WARNING",
+                "DAILY_BUDGET": "1000000",
+                "RATE_LIMIT": "1000000000",
+                "UPSTREAM_ATTEMPTS": "1",
+                "BREAKER_FAILURES": "1000000000",
+            },
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            await ready(url)
+            yield url, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+def write_cascade(folder: Path, endpoint: str) -> Path:
+    models = (MODEL.format(name=name, endpoint=endpoint) for name in ("small", "large"))
+    file = folder / "cascade.toml"
+    file.write_text(CASCADE + "".join(models), encoding="utf-8")
+    return file
+
+
+async def ready(url: str) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        while True:
+            try:
+                async with session.get(f"{url}/readiness") as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(kilobytes) / 1024
+
+
+# --- the requests ---------------------------------------------------------------------------------
+
+
+async def send(session: aiohttp.ClientSession, url: str, kind: Kind) -> int:
+    """The status, 0 for a client that has left."""
+    name, path, body = kind
+    patience = aiohttp.ClientTimeout(total=0.05 if name.startswith("left") else 30)
+    try:
+        async with session.post(f"{url}{path}", json=body, timeout=patience) as response:
+            await response.read()
+            return response.status
+    except TimeoutError:
+        return 0
+
+
+async def run(directory: Path, requests: int, clients: int, steps: int) -> None:
+    async with upstream() as endpoint, service(directory, endpoint) as (url, pid):
+        await measure(url, pid, requests, clients, steps)
+
+
+async def measure(url: str, pid: int, requests: int, clients: int, steps: int) -> None:
+    every, chance = kinds(), random.Random(3)  # noqa: S311 -- the same requests each time
+    order = [every[chance.randrange(len(every))] for _ in range(requests)]
+    seen: Counter[tuple[str, int]] = Counter()
+    typer.echo(f"{'start':>9}: {resident(pid):7.2f} MB")
+    sizes = []
+    connector = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def client(left: Iterator[Kind]) -> None:
+            for kind in left:
+                seen[kind[0], await send(session, url, kind)] += 1
+
+        for step in range(steps):
+            part = order[step * requests // steps : (step + 1) * requests // steps]
+            left, started = iter(part), time.perf_counter()
+            await asyncio.gather(*(client(left) for _ in range(clients)))
+            rate = len(part) / (time.perf_counter() - started)
+            sizes.append(resident(pid))
+            typer.echo(f"{seen.total():>9}: {sizes[-1]:7.2f} MB  {rate:6.0f} requests/s")
+    for (name, status), count in sorted(seen.items()):
+        typer.echo(f"{count:>9}  {status or '-':>3}  {name}")
+    half = sizes[len(sizes) // 2 - 1]
+    typer.echo(f"second half: {sizes[-1] - half:+.2f} MB")
+
+
+def main(
+    service: Annotated[Path, typer.Argument(help="directory of a service")] = TEMPLATE,
+    requests: int = 20_000,
+    clients: int = 20,
+    steps: Annotated[int, typer.Option(help="how often to look; even")] = 10,
+) -> None:
+    """Send a service many requests of every kind, and watch its memory."""
+    asyncio.run(run(service.resolve(), requests, clients, steps))
+
+
+if __name__ == "__main__":
+    typer.run(main)
