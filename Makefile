@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-WORKERS ?= auto
+# One more than there are processors: a variant waits for answers a third of its time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Read from the environment by the recipes, so that no shell parses what it holds.
 export NAME
 # Only interpreters that the machine has.

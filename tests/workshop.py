@@ -137,12 +137,14 @@ def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
     rest = [f"--ignore={name}" for name in own]
     content = files(project) - deploying - {"README.md", ".copier-answers.yml", "uv.lock"}
     name = f"tests-{fingerprint(project, content)}"
-    shared = (workshop.folder / name).exists()
+    shared = True
 
-    def made(_: Path) -> None:
+    def run_rest(_: Path) -> None:
+        nonlocal shared
+        shared = False
         run(programs / "pytest", "-q", *rest, cwd=project)
 
-    workshop.once(name, made)
+    workshop.once(name, run_rest)
     if own:
         run(programs / "pytest", "-q", *own, cwd=project)
     return shared

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections import deque
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,33 +105,31 @@ def test_nothing_grows_with_the_number_of_queries(
                 async for _ in events:
                     pass
 
-    async def go() -> list[dict[int, int]]:
+    async def go() -> list[dict[str, int]]:
         seen = []
         async with app.router.lifespan_context(app):
+            await ask(800)  # what is bounded fills up
             for _ in range(4):
                 await ask(100)
-                seen.append(containers())
+                seen.append(blocks())
         return seen
 
+    tracemalloc.start()
     first, *rest = asyncio.run(go())
+    tracemalloc.stop()
     growing = [
-        each
-        for each, size in first.items()
-        if all(now.get(each, 0) >= size + 20 * step for step, now in enumerate(rest, start=1))
+        line
+        for line, count in first.items()
+        if all(now.get(line, 0) >= count + 20 * step for step, now in enumerate(rest, start=1))
     ]
     assert growing == []
 
 
-def containers() -> dict[int, int]:
-    """How long each container of the process is, by its id; those that are bounded aside."""
+def blocks() -> dict[str, int]:
+    """How many blocks of memory are held, by the line that asked for them."""
     gc.collect()
-    # A dictionary of plain values is not tracked by itself, but by whoever holds it.
-    return {
-        id(each): len(each)
-        for holder in gc.get_objects()
-        for each in (holder, *gc.get_referents(holder))
-        if isinstance(each, dict | list | set | deque) and not getattr(each, "maxlen", None)
-    }
+    found = tracemalloc.take_snapshot().statistics("lineno")
+    return {str(each.traceback): each.count for each in found}
 
 
 def test_settings_come_from_the_environment_when_none_are_given(

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable, Mapping
 
 from cascadeflow.agent import CascadeAgent
 from cascadeflow.quality.complexity import ComplexityDetector, QueryComplexity
@@ -24,7 +25,7 @@ from app.cascade.linear import PatternSets, linearize
 from app.cascade.provider import CascadeProvider
 from app.cascade.types import Query
 
-STRICTNESS = {
+STRICTNESS: Mapping[str, Callable[[], QualityConfig]] = {
     "balanced": QualityConfig.for_cascade,
     "careful": QualityConfig.for_production,
     "strict": QualityConfig.strict,
@@ -142,7 +143,8 @@ class _NoTelemetry(MetricsCollector):
 
 def _agent(models: ActiveCascade) -> CascadeAgent:
     quality = STRICTNESS[models.strictness]()
-    quality.confidence_thresholds.update(models.thresholds)
+    for complexity, needed in models.thresholds.items():
+        quality.confidence_thresholds[complexity] = needed
     quality.log_decisions = quality.log_details = False
     # cascadeflow drafts with its cheapest model and verifies with its dearest: the roles, always.
     agent = CascadeAgent(
