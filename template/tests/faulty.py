@@ -324,6 +324,7 @@ async def ask_stream(app: FastAPI, told: Told) -> None:
             "model_used": last.answer.model_used,
             "degraded": last.answer.degraded,
             "cost": float(last.answer.cost),
+            "saved": float(last.answer.saved),
             "reason": last.answer.reason,
             "usage": {"estimated": last.answer.usage.estimated},
         }

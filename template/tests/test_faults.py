@@ -89,6 +89,8 @@ def test_a_cell_is_in_the_books_once_at_what_it_cost(told: Told) -> None:
     if told.status == 200:
         assert told.body["cost"] == float(entry.cost)
         assert told.body["usage"]["estimated"] is estimated
+        if told.body["degraded"]:
+            assert told.body["saved"] < 0
 
 
 def outcome_in_books(cell: Cell) -> str:

@@ -137,6 +137,24 @@ def test_a_good_trial_closes_it() -> None:
     assert not is_open(made)
 
 
+@pytest.mark.parametrize("kind", ["refused", "overloaded", "empty"])
+def test_a_trial_that_says_nothing_of_the_model_is_followed_by_another(kind: FaultKind) -> None:
+    made, clock = breaker(3)
+    clock.now = 10
+    made.check()
+    made.failed(UpstreamFault(kind))
+    assert not is_open(made)
+    assert is_open(made)
+    made.abandoned()
+    assert not is_open(made)
+
+
+def test_a_call_from_before_its_rest_does_not_end_it() -> None:
+    made, _ = breaker(3)
+    made.abandoned()
+    assert is_open(made)
+
+
 def test_a_bad_trial_leaves_it_open_for_another_rest() -> None:
     made, clock = breaker(3)
     clock.now = 10

@@ -143,6 +143,12 @@ def test_an_answer_without_content_is_empty() -> None:
     assert answer.text == ""
 
 
+def test_no_choices_are_an_empty_answer_that_costs() -> None:
+    answer, _ = ask(answer_json({"choices": [], "usage": ANSWER["usage"]}))
+    assert answer.text == ""
+    assert answer.usage
+
+
 def test_a_stream_is_handed_over_piece_by_piece() -> None:
     seen: list[str] = []
     text = stream(piece("Par"), piece("is."), piece(None, "stop"), "[DONE]")
@@ -209,6 +215,13 @@ def test_a_status_is_a_fault_by_name(status: int, kind: str, streamed: bool) -> 
 )
 def test_a_200_that_is_no_answer_is_malformed(body: str) -> None:
     assert fault(answer_text(body, content_type="application/json")).kind == "malformed"
+
+
+def test_a_body_larger_than_any_answer_is_malformed() -> None:
+    large = json.dumps({"choices": ANSWER["choices"], "padding": " " * wire.BODY_BYTES})
+    assert fault(answer_text(large, content_type="application/json")).kind == "malformed"
+    events = stream(*(piece("word " * 1000) for _ in range(wire.BODY_BYTES // 5000)))
+    assert fault(answer_text(events), streamed=True).kind == "malformed"
 
 
 def test_a_stream_that_is_no_json_is_malformed() -> None:

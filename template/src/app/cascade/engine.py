@@ -193,7 +193,8 @@ class Engine:
             content=call.completion.text,
             model_used=self.models.model(call.role).name,
             cost=exchange.cost,
-            baseline_cost=pricing.cost(self.models.verifier, call.usage),
+            # Of a degraded answer: what the verifier's failure cost, for no answer at all.
+            baseline_cost=pricing.cost(self.models.verifier, exchange.calls[-1].usage),
             latency_ms=_milliseconds_since(started),
             cascaded=cascaded,
             draft_accepted=call.role == "drafter" and not degraded if cascaded else None,

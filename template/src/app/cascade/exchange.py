@@ -58,7 +58,7 @@ class Call:
 
     @property
     def finished(self) -> "FinishedCall | None":
-        return FinishedCall(self.role, self.completion, self.usage) if self.completion else None
+        return FinishedCall(self.role, self.completion) if self.completion else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,6 @@ class FinishedCall:
 
     role: Role
     completion: Completion
-    usage: Usage
 
 
 @dataclass(slots=True)
@@ -141,6 +140,9 @@ class Exchange:
                     breaker.failed(fault)
                     raise
                 await asyncio.sleep(wait)
+            except asyncio.CancelledError:
+                breaker.abandoned()
+                raise
             else:
                 breaker.succeeded()
                 return completion

@@ -55,6 +55,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._opened: float | None = None
+        self._trying = False
 
     def check(self) -> None:
         """Let a call through.
@@ -69,9 +70,10 @@ class Breaker:
             raise UpstreamFault("open", retry_after=left)
         # This call is the trial; others rest until it has ended.
         self._opened = self._clock()
+        self._trying = True
 
     def succeeded(self) -> None:
-        self._failures, self._opened = 0, None
+        self._failures, self._opened, self._trying = 0, None, False
 
     def failed(self, fault: UpstreamFault) -> None:
         # A 408 may pass, but like every 4xx it is about the request.
@@ -79,4 +81,11 @@ class Breaker:
         if fault.kind in COUNTED and not ours:
             self._failures += 1
             if self._failures >= self._threshold:
-                self._opened = self._clock()
+                self._opened, self._trying = self._clock(), False
+        elif fault.kind != "open":
+            self.abandoned()
+
+    def abandoned(self) -> None:
+        """A call ended without a word on the upstream's health: if it was the trial, another is."""
+        if self._trying:
+            self._opened, self._trying = self._clock() - self._rest, False

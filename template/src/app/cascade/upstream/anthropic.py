@@ -94,7 +94,7 @@ class Anthropic:
         async with wire.request(self.session, "POST", url, self._headers(), body) as response:
             try:
                 if on_text is None:
-                    return _whole(await response.read())
+                    return _whole(await wire.body(response))
                 return await _streamed(wire.events(response), on_text)
             except ValidationError:
                 raise UpstreamFault("malformed") from None

@@ -138,7 +138,7 @@ class OpenAICompatible:
         async with wire.request(self.session, "POST", url, self._headers(), body) as response:
             try:
                 if on_text is None:
-                    return _whole(await response.read())
+                    return _whole(await wire.body(response))
                 return await _streamed(wire.events(response), on_text)
             except ValidationError:
                 raise UpstreamFault("malformed") from None
@@ -187,11 +187,13 @@ def _message(message: Message) -> dict[str, Json]:
 
 def _whole(raw: bytes) -> Completion:
     body = _Body.model_validate_json(raw)
+    usage = body.usage.parsed() if body.usage else None
     if not body.choices:
-        raise UpstreamFault("malformed")
+        if usage is None:
+            raise UpstreamFault("malformed")
+        return Completion("", None, usage)
     choice = body.choices[0]
-    parts = _Parts([choice.message.content or ""], finish_reason=choice.finish_reason)
-    parts.usage = body.usage.parsed() if body.usage else None
+    parts = _Parts([choice.message.content or ""], finish_reason=choice.finish_reason, usage=usage)
     parts.add_logprobs(choice.logprobs)
     for index, call in enumerate(choice.message.tool_calls or ()):
         parts.add_tool_call(index, call)

@@ -13,6 +13,7 @@ from app.cascade.types import Json
 
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
+BODY_BYTES = 2**24
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -55,9 +56,33 @@ async def request(
         raise UpstreamFault("interrupted") from None
 
 
+async def body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body of a response.
+
+    Raises:
+        UpstreamFault: `malformed`, where it is larger than any answer.
+    """
+    parts: list[bytes] = []
+    left = BODY_BYTES
+    async for part in response.content.iter_any():
+        left -= len(part)
+        if left < 0:
+            raise UpstreamFault("malformed")
+        parts.append(part)
+    return b"".join(parts)
+
+
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The `data` of each server-sent event, to the end of the body to keep the connection."""
+    """The `data` of each server-sent event, to the end of the body to keep the connection.
+
+    Raises:
+        UpstreamFault: `malformed`, where they are more than any answer.
+    """
+    left = BODY_BYTES
     async for line in response.content:
+        left -= len(line)
+        if left < 0:
+            raise UpstreamFault("malformed")
         if line.startswith(b"data:"):
             yield line[5:].strip()
 
