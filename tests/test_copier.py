@@ -2,7 +2,9 @@
 
 import filecmp
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
@@ -12,6 +14,13 @@ from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, SWITCHES
 from tests.workshop import VERSION, checked, commit, files, uv
+
+OPTIONS: dict[str, Any] = {
+    "defaults": True,
+    "vcs_ref": VERSION,
+    "unsafe": False,
+    "quiet": True,
+}
 
 
 def same(one: Path, other: Path) -> bool:
@@ -39,33 +48,36 @@ def test_the_oldest_copier_renders_the_same(template: Path, render: Render, tmp_
     assert same(tmp_path / "service", render(FULLEST.answers))
 
 
+def copied(template: Path, project: Path, answers: Mapping[str, Any]) -> Path:
+    """A copy without trust, committed, as its owner would have it."""
+    copier.run_copy(str(template), project, data=checked(answers), **OPTIONS)
+    commit(project)
+    return project
+
+
+def update(project: Path, answers: Mapping[str, Any]) -> None:
+    copier.run_update(project, data=checked(answers), overwrite=True, **OPTIONS)
+
+
 @pytest.mark.parametrize("switch", ["streaming", "kubernetes"])
 def test_an_update_that_flips_a_switch_equals_a_fresh_copy(
     switch: str, template: Path, render: Render, tmp_path: Path
 ) -> None:
-    before, after = FULLEST, FULLEST.without(switch)
-    for old, new in ((before, after), (after, before)):
-        project = tmp_path / ("off" if new == after else "on")
-        copier.run_copy(
-            str(template),
-            project,
-            data=checked(old.answers),
-            defaults=True,
-            vcs_ref=VERSION,
-            unsafe=False,
-            quiet=True,
-        )
-        commit(project)
-        copier.run_update(
-            project,
-            data=checked(new.answers),
-            defaults=True,
-            overwrite=True,
-            vcs_ref=VERSION,
-            unsafe=False,
-            quiet=True,
-        )
-        assert same(project, render(new.answers))
+    off = FULLEST.without(switch)
+    for before, after in ((FULLEST, off), (off, FULLEST)):
+        project = copied(template, tmp_path / before.name, before.answers)
+        update(project, after.answers)
+        assert same(project, render(after.answers))
+
+
+def test_an_update_leaves_the_owners_models_alone(template: Path, tmp_path: Path) -> None:
+    project = copied(template, tmp_path / "service", {"verifier": "openai/gpt-4.1"})
+    models = project / "cascade.toml"
+    mine = f"# mine\n{models.read_text()}"
+    models.write_text(mine)
+    commit(project)
+    update(project, {"verifier": "openai/gpt-5"})
+    assert models.read_text() == mine
 
 
 def test_an_answer_to_no_question_is_an_error(render: Render) -> None:

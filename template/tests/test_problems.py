@@ -15,7 +15,7 @@ from app.cascade.errors import (
     UpstreamFailed,
     UpstreamFault,
 )
-from app.http.problems import Problem, from_cascade
+from app.http.problems import MEDIA_TYPE, Problem, from_cascade
 from tests.conftest import Serve, Service
 
 
@@ -136,5 +136,11 @@ def test_an_exhausted_budget_is_a_402(serve: Serve) -> None:
 
 
 def test_problems_are_documented(client: httpx.Client) -> None:
-    operation = client.get("/openapi.json").json()["paths"]["/api/query"]["post"]
-    assert {"4XX", "5XX"} <= set(operation["responses"])
+    paths = client.get("/openapi.json").json()["paths"]
+    operations = [
+        each for path in paths if path.startswith("/api/") for each in paths[path].values()
+    ]
+    errors = [
+        operation["responses"][status] for operation in operations for status in ("4XX", "5XX")
+    ]
+    assert {media_type for error in errors for media_type in error["content"]} == {MEDIA_TYPE}

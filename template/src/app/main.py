@@ -59,10 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(BodyLimit, limit=settings.max_body_bytes),
             *(middleware for feature in installed for middleware in feature.middleware),
         ],
-        responses={
-            "4XX": {"model": problems.ProblemDetail, "description": "The request is at fault"},
-            "5XX": {"model": problems.ProblemDetail, "description": "The service is at fault"},
-        },
+        responses=problems.responses(problems.ProblemDetail),
     )
     app.state.settings = settings
     app.state.keys = accepted_keys

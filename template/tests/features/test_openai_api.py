@@ -414,3 +414,9 @@ def test_an_overloaded_upstream_says_when_to_come_back(client: httpx.Client) -> 
     response = client.post(PATH, json=body("[[both:429]] hi"))
     assert_refused(response, 503)
     assert response.headers["retry-after"] == "1"
+
+
+def test_errors_are_documented_in_openais_shape(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    errors = document["paths"]["/v1/chat/completions"]["post"]["responses"]["4XX"]["content"]
+    assert errors == {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}

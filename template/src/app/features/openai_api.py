@@ -24,7 +24,7 @@ from app.cascade.types import Answer, Event, Json, Message, Query, Speaker, Tool
 from app.features import Feature
 from app.http.dependencies import TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
-from app.http.problems import Problem, from_cascade, from_http, invalid
+from app.http.problems import Problem, from_cascade, from_http, invalid, responses
 from app.http.schemas import check_length
 from app.http.strict import NoControls, StrictRoute
 from app.settings import Settings
@@ -186,7 +186,22 @@ class OpenAIRoute(StrictRoute):
         return handle_errors
 
 
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
+class _ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error, as OpenAI's API reference defines it."""
+
+    error: _ErrorDetail
+
+
+router = APIRouter(
+    prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=responses(ErrorBody)
+)
 
 
 def feature(_: Settings) -> Feature:
@@ -362,6 +377,5 @@ def _error(problem: Problem, status: int | None = None) -> JSONResponse:
 def _error_body(problem: Problem) -> dict[str, Json]:
     kind = "invalid_request_error" if problem.status < 500 else "api_error"
     param = problem.errors[0].field if problem.errors else None
-    return {
-        "error": {"message": problem.detail, "type": kind, "param": param, "code": problem.error}
-    }
+    found = _ErrorDetail(message=problem.detail, type=kind, param=param, code=problem.error)
+    return {"error": found.model_dump()}

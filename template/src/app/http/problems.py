@@ -122,13 +122,40 @@ def _from_upstream(failure: UpstreamFailed) -> Problem:
             )
 
 
+def responses(body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """How routes document their errors."""
+    return {
+        "4XX": {"model": body, "description": "The request is at fault"},
+        "5XX": {"model": body, "description": "The service is at fault"},
+    }
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of the app with a problem."""
+    """Answer every error of the app with a problem, and document it as one."""
     app.add_exception_handler(Problem, _handle)
     app.add_exception_handler(CascadeError, _handle)
     app.exception_handler(RequestValidationError)(_handle_validation)
     app.exception_handler(HTTPException)(_handle_http)
     app.exception_handler(ClientGone)(_handle_gone)
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = document()
+        for operations in found["paths"].values():
+            for operation in operations.values():
+                _correct_media_type(operation["responses"])
+        return found
+
+    # The way that FastAPI's documentation has for it.
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _correct_media_type(found: Mapping[str, dict[str, Any]]) -> None:
+    """FastAPI documents each error with the media type of the route's answers."""
+    schema = {"$ref": "#/components/schemas/ProblemDetail"}
+    for response in found.values():
+        if {"schema": schema} in response.get("content", {}).values():
+            response["content"] = {MEDIA_TYPE: {"schema": schema}}
 
 
 def respond(problem: Problem) -> JSONResponse:

@@ -1,0 +1,270 @@
+"""For how long can one request hold up all the others?
+
+    python benchmarks/loop_gap.py [SERVICE] [--limit 50]
+
+Boots the service in the directory SERVICE (the template itself unless said otherwise) on a stub of
+both upstreams. One client sends it text that is slow to analyse, as a query, as the messages of a
+chat and as what the models say, at once or as a burst of small pieces. A second one, in a process
+of its own, asks for `/liveness` every 2 ms and notes the longest gap between two answers, less
+those 2 ms. Prints a table, and fails if a gap exceeds the limit.
+"""
+
+import asyncio
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import memory
+import typer
+from aiohttp import web
+
+SHAPES = {
+    "combine with": "combine with ",
+    "letters": "a",
+    "base64": "QUJDRGVm+/09",
+    "Chinese": "分析这个问题",
+    "digits": "1",
+    "sums": "1 + ",
+    "prices": "$5 ",
+    "braces": "{",
+    "calls": "f(",
+    "line ends": "\n",
+    "indented lines": "\n x",
+    "blanks": "x" + " " * 50,
+    "choices": "\nA) ",
+    "but": "but ",
+    "first": "first ",
+    "reasoning": "reasoning: ",
+    "camel case": "AaBb",
+    "snake case": "a_b ",
+    "JSON": '"name": {"type": ',
+    "tools": "- tool: function\n",
+    "roles": "User: hi\nAssistant: yes\n",
+    "LaTeX": "\\frac{1}{2}$ ",
+    "prose": "The quick brown fox jumps over the lazy dog, and then it rests. ",
+}
+SIZES = (2_000, 20_000, 100_000)
+TURNS = 11
+TRIES = 3
+INTERVAL = 0.002
+"""Seconds between two looks."""
+PIECE = 4
+"""Characters in each piece of a stream; tokens have about as many."""
+PLACES = ("query", "history", "answer", "live stream", "buffered stream", "chat stream")
+
+
+def text_of(shape: str, size: int) -> str:
+    """So many characters of a shape; a letter at each end, since a service may strip blanks."""
+    return f"a{(shape * (size // len(shape) + 1))[: size - 2]}z"
+
+
+# --- the upstreams --------------------------------------------------------------------------------
+
+
+@dataclass
+class Upstream:
+    """Both models. They report no usage, so that the service has to estimate it."""
+
+    says: str = memory.GOOD
+    url: str = field(default="", init=False)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if not (await request.json()).get("stream"):
+            choice = {"message": {"content": self.says}, "finish_reason": "stop"}
+            return web.json_response({"choices": [choice]})
+        pieces = (self.says[at : at + PIECE] for at in range(0, len(self.says), PIECE))
+        lines = [json.dumps({"choices": [{"delta": {"content": piece}}]}) for piece in pieces]
+        text = "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"])
+        return web.Response(text=text, content_type="text/event-stream")
+
+
+@asynccontextmanager
+async def upstream() -> AsyncIterator[Upstream]:
+    found = Upstream()
+    app = web.Application(client_max_size=10_000_000)
+    app.router.add_post("/v1/chat/completions", found.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield found
+    finally:
+        await runner.cleanup()
+
+
+# --- the service ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, int]]:
+    """The host and port of a service that takes long texts."""
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        file = memory.write_cascade(Path(folder), endpoint)
+        models = file.read_text(encoding="utf-8").replace("100_000", "10_000_000")
+        file.write_text(models, encoding="utf-8")
+        own = directory / ".venv" / "bin" / "python"
+        process = await asyncio.create_subprocess_exec(
+            str(own if own.exists() else sys.executable),
+            *("-m", "app", "serve", "--port", str(port)),
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(directory / "src"),
+                "CASCADE_FILE": str(file),
+                "SIMULATOR": "off",
+                "LOG_LEVEL": "WARNING",
+                "DAILY_BUDGET": "1000000000",
+                "RATE_LIMIT": "1000000000",
+                "MAX_QUERY_CHARS": "1000000",
+                "MAX_BODY_BYTES": "10000000",
+            },
+        )
+        try:
+            await memory.ready(f"http://127.0.0.1:{port}")
+            yield "127.0.0.1", port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+# --- the second client ----------------------------------------------------------------------------
+
+
+def watch(host: str, port: int, orders: Connection) -> None:
+    """Ask for `/liveness` forever; an order begins a new measurement and returns the last, in s."""
+    client = http.client.HTTPConnection(host, port, timeout=60)
+    longest, last = 0.0, time.perf_counter()
+    while True:
+        client.request("GET", "/liveness")
+        client.getresponse().read()
+        now = time.perf_counter()
+        longest, last = max(longest, now - last - INTERVAL), now
+        if orders.poll():
+            orders.recv()
+            orders.send(longest)
+            longest = 0.0
+        time.sleep(INTERVAL)
+
+
+@contextmanager
+def watching(host: str, port: int) -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe()
+    process = context.Process(target=watch, args=(host, port, its), daemon=True)
+    process.start()
+    try:
+        yield mine
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def longest_gap(orders: Connection) -> float:
+    """In ms, since it was last asked."""
+    orders.send(None)
+    return 1000 * await asyncio.to_thread(orders.recv)
+
+
+# --- the first client -----------------------------------------------------------------------------
+
+
+def turns_of(text: str, place: str) -> list[dict[str, str]]:
+    """The text in turns; a question alone where the text is what the models say."""
+    if place != "history":
+        return [{"role": "user", "content": "What is AI?"}]
+    step = len(text) // TURNS
+    parts = [f"{text[at * step : (at + 1) * step]}z" for at in range(TURNS)]
+    roles = ("user", "assistant")
+    return [{"role": roles[at % 2], "content": part} for at, part in enumerate(parts)]
+
+
+def request_of(place: str, text: str) -> tuple[str, dict[str, Any]]:
+    """A path and a body."""
+    if place in ("history", "chat stream"):
+        chat = {"model": "cascade", "stream": place != "history"}
+        return "/v1/chat/completions", {**chat, "messages": turns_of(text, place)}
+    if place.endswith("stream"):
+        return "/api/query/stream", {"query": "What is AI?", "mode": place.split()[0]}
+    return "/api/query", {"query": text if place == "query" else "What is AI?"}
+
+
+async def gap(
+    session: aiohttp.ClientSession, models: Upstream, orders: Connection, place: str, text: str
+) -> float | None:
+    """The longest gap beside one request, in ms; None where the service has no such path."""
+    path, body = request_of(place, text)
+    models.says = memory.GOOD if place in ("query", "history") else text
+    content = json.dumps(body)
+    await longest_gap(orders)
+    headers = {"Content-Type": "application/json"}
+    async with session.post(path, data=content, headers=headers) as response:
+        said = await response.read()
+        if response.status == 404:
+            return None
+        if response.status != 200 or b'"type":"error"' in said.replace(b" ", b""):
+            raise typer.BadParameter(f"{place}, {text[:20]!r}: {response.status} {said[:300]!r}")
+    return await longest_gap(orders)
+
+
+async def run(directory: Path, limit: float) -> bool:
+    async with upstream() as models, service(directory, models.url) as (host, port):
+        with watching(host, port) as orders:
+            async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+                return await measure(session, models, orders, limit)
+
+
+async def measure(
+    session: aiohttp.ClientSession, models: Upstream, orders: Connection, limit: float
+) -> bool:
+    await longest_gap(orders)
+    await asyncio.sleep(3)
+    typer.echo(f"Longest gap in ms; {await longest_gap(orders):.1f} while idle.\n")
+    typer.echo(f"| text | characters | {' | '.join(PLACES)} |")
+    typer.echo(f"|---|{'---:|' * (len(PLACES) + 1)}")
+    worst = 0.0
+    for shape, piece in SHAPES.items():
+        for size in SIZES:
+            row = []
+            for place in PLACES:
+                found = None
+                for _ in range(TRIES):
+                    again = await gap(session, models, orders, place, text_of(piece, size))
+                    # A busy machine lengthens a gap; nothing shortens one.
+                    found = again if found is None or again is None else min(found, again)
+                row.append(found)
+            worst = max(worst, *(found or 0 for found in row))
+            cells = " | ".join("-" if each is None else f"{each:.1f}" for each in row)
+            typer.echo(f"| {shape} | {size:,} | {cells} |")
+    typer.echo(f"\nThe longest of all: {worst:.1f} ms; at most {limit:g} are allowed.")
+    return worst <= limit
+
+
+def main(
+    service: Annotated[Path, typer.Argument(help="directory of a service")] = memory.TEMPLATE,
+    limit: Annotated[float, typer.Option(help="the longest gap allowed, in ms")] = 50,
+) -> None:
+    """Send a service text that is slow to analyse, and watch whether it answers others."""
+    if not asyncio.run(run(service.resolve(), limit)):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
