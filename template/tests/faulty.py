@@ -56,10 +56,10 @@ SECRETS = (
 )
 """Of a prompt, keys, addresses and exceptions: what nobody may be told, and no log may hold."""
 
-SHORT = 2.0
+SHORT = 4.0
 """Seconds: the deadline where only a deadline ends the query."""
 TICK = SHORT / 20
-CONNECT_SECONDS = 0.5
+CONNECT_SECONDS = 3.0
 RETRY_AFTER = 2
 IDLE = ("connect", "hang", "dribble", "slow", "429-after")
 """Faults whose queries mostly wait, and may do so all at once."""

@@ -110,7 +110,7 @@ def test_nothing_grows_with_the_number_of_queries(
         async with app.router.lifespan_context(app):
             await ask(800)  # what is bounded fills up
             for _ in range(4):
-                await ask(100)
+                await ask(300)
                 seen.append(blocks())
         return seen
 
@@ -120,7 +120,7 @@ def test_nothing_grows_with_the_number_of_queries(
     growing = [
         line
         for line, count in first.items()
-        if all(now.get(line, 0) >= count + 20 * step for step, now in enumerate(rest, start=1))
+        if all(now.get(line, 0) >= count + 80 * step for step, now in enumerate(rest, start=1))
     ]
     assert growing == []
 
