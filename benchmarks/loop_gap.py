@@ -6,7 +6,7 @@ Boots the service in the directory SERVICE (the template itself unless said othe
 both upstreams. One client sends it text that is slow to analyse, as a query, as the messages of a
 chat and as what the models say, at once or as a burst of small pieces. A second one, in a process
 of its own, asks for `/liveness` every 2 ms and notes the longest gap between two answers, less
-those 2 ms. Prints a table, and fails if a gap exceeds the limit.
+those 2 ms. Prints a table, another one of odd bodies, and fails if a gap exceeds the limit.
 """
 
 import asyncio
@@ -57,6 +57,35 @@ SHAPES = {
     "prose": "The quick brown fox jumps over the lazy dog, and then it rests. ",
 }
 SIZES = (2_000, 20_000, 100_000)
+CHAT = b'{"model": "cascade", "messages": [%s]}'
+TURN = b'{"role": "user", "content": %s}'
+BODIES = {
+    "900 kB on one line": ("/api/query", b'{"query": "%s"}' % (b"x" * 900_000)),
+    "900,000 levels": ("/api/query", b'{"query": %s' % (b"[" * 900_000)),
+    "90,000 names": (
+        "/api/query",
+        b"{%s}" % b",".join(b'"%d":1' % number for number in range(90_000)),
+    ),
+    "a name twice, after 90,000": (
+        "/api/query",
+        b'{%s,"x":1,"x":1}' % b",".join(b'"%d":1' % number for number in range(90_000)),
+    ),
+    "900,000 digits": ("/api/query", b'{"query": "hi", "max_tokens": %s}' % (b"9" * 900_000)),
+    "200 numbers of 4,300 digits": (
+        "/api/query",
+        b'{"query": [%s]}' % b",".join([b"9" * 4300] * 200),
+    ),
+    "10,000 messages": ("/v1/chat/completions", CHAT % b",".join([TURN % b'"hi"'] * 10_000)),
+    "450,000 messages that are none": (
+        "/v1/chat/completions",
+        CHAT % b",".join([b"1"] * 450_000),
+    ),
+    "300,000 empty messages": ("/v1/chat/completions", CHAT % b",".join([b"{}"] * 300_000)),
+    "450,000 parts that are none": (
+        "/v1/chat/completions",
+        CHAT % (TURN % b"[%s]" % b",".join([b"1"] * 450_000)),
+    ),
+}
 TURNS = 11
 TRIES = 3
 INTERVAL = 0.002
@@ -134,7 +163,6 @@ async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, in
                 "DAILY_BUDGET": "1000000000",
                 "RATE_LIMIT": "1000000000",
                 "MAX_QUERY_CHARS": "1000000",
-                "MAX_BODY_BYTES": "10000000",
             },
         )
         try:
@@ -207,21 +235,24 @@ def request_of(place: str, text: str) -> tuple[str, dict[str, Any]]:
 
 
 async def gap(
-    session: aiohttp.ClientSession, models: Upstream, orders: Connection, place: str, text: str
-) -> float | None:
-    """The longest gap beside one request, in ms; None where the service has no such path."""
-    path, body = request_of(place, text)
-    models.says = memory.GOOD if place in ("query", "history") else text
-    content = json.dumps(body)
+    session: aiohttp.ClientSession, orders: Connection, path: str, content: bytes
+) -> tuple[int, float]:
+    """The status of one request, and the longest gap beside it in ms."""
     await longest_gap(orders)
     headers = {"Content-Type": "application/json"}
     async with session.post(path, data=content, headers=headers) as response:
         said = await response.read()
-        if response.status == 404:
-            return None
-        if response.status != 200 or b'"type":"error"' in said.replace(b" ", b""):
-            raise typer.BadParameter(f"{place}, {text[:20]!r}: {response.status} {said[:300]!r}")
-    return await longest_gap(orders)
+    if response.status >= 500 or b'"type":"error"' in said.replace(b" ", b""):
+        raise typer.BadParameter(f"{content[:50]!r}: {response.status} {said[:300]!r}")
+    return response.status, await longest_gap(orders)
+
+
+async def least_gap(
+    session: aiohttp.ClientSession, orders: Connection, path: str, content: bytes
+) -> tuple[int, float]:
+    """Of some tries: a busy machine lengthens a gap, and nothing shortens one."""
+    found = [await gap(session, orders, path, content) for _ in range(TRIES)]
+    return min(found, key=lambda each: each[1])
 
 
 async def run(directory: Path, limit: float) -> bool:
@@ -242,17 +273,22 @@ async def measure(
     worst = 0.0
     for shape, piece in SHAPES.items():
         for size in SIZES:
+            text = text_of(piece, size)
             row = []
             for place in PLACES:
-                found = None
-                for _ in range(TRIES):
-                    again = await gap(session, models, orders, place, text_of(piece, size))
-                    # A busy machine lengthens a gap; nothing shortens one.
-                    found = again if found is None or again is None else min(found, again)
-                row.append(found)
-            worst = max(worst, *(found or 0 for found in row))
-            cells = " | ".join("-" if each is None else f"{each:.1f}" for each in row)
-            typer.echo(f"| {shape} | {size:,} | {cells} |")
+                models.says = memory.GOOD if place in ("query", "history") else text
+                path, body = request_of(place, text)
+                status, found = await least_gap(session, orders, path, json.dumps(body).encode())
+                worst = max(worst, found)
+                # A service may have been made without that path.
+                row.append(f"{found:.1f}" if status == 200 else f"({status})")
+            typer.echo(f"| {shape} | {size:,} | {' | '.join(row)} |")
+    models.says = memory.GOOD
+    typer.echo("\n| body | status | longest gap |\n|---|---:|---:|")
+    for name, (path, content) in BODIES.items():
+        status, found = await least_gap(session, orders, path, content)
+        worst = max(worst, found)
+        typer.echo(f"| {name} | {status} | {found:.1f} |")
     typer.echo(f"\nThe longest of all: {worst:.1f} ms; at most {limit:g} are allowed.")
     return worst <= limit
 

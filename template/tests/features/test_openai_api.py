@@ -208,6 +208,13 @@ WEATHER = {
 }
 
 
+def weather(**parameters: object) -> dict[str, object]:
+    """The tool, whose schema says something else."""
+    function: dict[str, Any] = WEATHER["function"]  # type: ignore[assignment]
+    schema = {**function["parameters"], **parameters}
+    return {**WEATHER, "function": {**function, "parameters": schema}}
+
+
 def calling(name: str, arguments: str) -> Answering:
     """A model that wants a function called, as JSON or in the pieces of a stream."""
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -239,6 +246,8 @@ def calling(name: str, arguments: str) -> Answering:
         (("get_weather", '{"city": "Paris"}'), True),
         (("get_whether", '{"town": 1}'), False),
         (("get_weather", "not JSON"), False),
+        (("get_weather", "5"), False),
+        (("get_weather", "null"), False),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
@@ -335,6 +344,10 @@ def test_the_verifier_itself_can_be_asked_with_tools(
         ("response_format", {"a": math.nan}, "response_format"),
         ("response_format", {"\ud800": 1}, "response_format"),
         ("tools", [], "tools"),
+        ("tools", [weather(properties=None)], "tools.0.function.parameters"),
+        ("tools", [weather(properties={"city": None})], "tools.0.function.parameters"),
+        ("tools", [weather(required=5)], "tools.0.function.parameters"),
+        ("tools", [weather(required=[[]])], "tools.0.function.parameters"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
@@ -420,3 +433,13 @@ def test_errors_are_documented_in_openais_shape(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     errors = document["paths"]["/v1/chat/completions"]["post"]["responses"]["4XX"]["content"]
     assert errors == {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+
+
+@pytest.mark.parametrize("name", ["messages", "stop", "tools"])
+def test_the_first_bad_item_of_a_list_is_told_and_no_other(client: httpx.Client, name: str) -> None:
+    asked = {"messages": [{"role": "user", "content": "hi"}], name: [1] * 100_000}
+    response = client.post("/v1/chat/completions", json={"model": "cascade", **asked})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"].startswith(name)
+    assert ".1" not in error["message"]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from cascadeflow.agent import CascadeAgent
@@ -158,6 +159,9 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     agent.model_providers = {"drafter": provider, "verifier": provider}
     agent.complexity_detector = _Detector()
     agent.telemetry = _NoTelemetry()
+    # It averages these lists, which grow with every query that has tools.
+    agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
+    agent.tool_router.stats["models_after_filter"] = deque(maxlen=0)
     agent.cascade.model_providers = agent.model_providers
     agent.cascade.quality_validator = _Validator(quality)
     agent.cascade.tool_quality_validator = _ToolValidator()

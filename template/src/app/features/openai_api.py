@@ -15,7 +15,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    field_validator,
+    model_validator,
+)
 from starlette.exceptions import HTTPException
 
 from app.cascade.config import ActiveCascade
@@ -50,6 +58,15 @@ def _sendable(value: JsonT) -> JsonT:
 
 
 Sendable = AfterValidator(_sendable)
+ItemT = TypeVar("ItemT")
+
+
+class _FirstOnly(FailFast):
+    __hash__ = object.__hash__  # A union asks for it.
+
+
+Listed = Annotated[list[ItemT], _FirstOnly()]
+"""A list of which the first bad item alone is told: pydantic takes its time to list them all."""
 
 
 class TextPart(BaseModel):
@@ -80,10 +97,10 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Annotated[str, NoControls] | list[TextPart] | None, Sendable] = None
+    content: Annotated[Annotated[str, NoControls] | Listed[TextPart] | None, Sendable] = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ChatToolCall] | None, Sendable] = None
+    tool_calls: Annotated[Listed[ChatToolCall] | None, Sendable] = None
     tool_call_id: str | None = None
 
     @model_validator(mode="after")
@@ -115,6 +132,20 @@ class FunctionSchema(BaseModel):
     parameters: dict[str, Json] | None = None
     strict: bool | None = None
 
+    @field_validator("parameters")
+    @classmethod
+    def _describes_an_object(cls, schema: dict[str, Json] | None) -> dict[str, Json] | None:
+        """cascadeflow reads these two when it judges a call."""
+        found = schema or {}
+        properties, required = found.get("properties", {}), found.get("required", [])
+        if not isinstance(properties, dict) or not all(
+            isinstance(each, dict | bool) for each in properties.values()
+        ):
+            raise ValueError("properties must be an object of schemas")
+        if not isinstance(required, list) or not all(isinstance(each, str) for each in required):
+            raise ValueError("required must be a list of names")
+        return schema
+
 
 class ChatTool(BaseModel):
     """A tool; functions are the only kind."""
@@ -135,7 +166,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Listed[ChatMessage], Field(min_length=1)]
     max_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7
@@ -144,12 +175,12 @@ class ChatRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=1)] = 1
     user: str | None = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
-    stop: Annotated[str | list[str] | None, Sendable] = None
+    stop: Annotated[str | Listed[str] | None, Sendable] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     response_format: Annotated[dict[str, Json] | None, Sendable] = None
-    tools: Annotated[list[ChatTool] | None, Field(min_length=1), Sendable] = None
+    tools: Annotated[Listed[ChatTool] | None, Field(min_length=1), Sendable] = None
     tool_choice: Annotated[str | dict[str, Json] | None, Sendable] = None
     parallel_tool_calls: bool | None = None
 

@@ -25,9 +25,10 @@ from app.cascade.errors import (
 )
 from app.cascade.types import Json
 from app.http.disconnect import ClientGone
-from app.http.strict import RepeatedName
+from app.http.strict import Refused
 
 MEDIA_TYPE = "application/problem+json"
+MOST_FIELDS = 20
 log = logging.getLogger(__name__)
 
 
@@ -174,8 +175,8 @@ async def _handle_validation(_: Request, failure: RequestValidationError) -> JSO
 
 
 def invalid(failure: RequestValidationError) -> Problem:
-    """422, naming each field; the values are not repeated."""
-    found = ((_dotted(error), str(error["msg"])) for error in failure.errors())
+    """422, naming the first fields; the values are not repeated."""
+    found = ((_dotted(error), str(error["msg"])) for error in failure.errors()[:MOST_FIELDS])
     # A body that several dependencies read is refused by each of them.
     fields = tuple(FieldProblem(field=where, message=what) for where, what in dict.fromkeys(found))
     summary = "; ".join(f"{each.field}: {each.message}" for each in fields)
@@ -195,8 +196,8 @@ def from_http(failure: HTTPException) -> Problem:
     """What FastAPI and Starlette refuse by themselves."""
     status = failure.status_code
     # Python 3.13 renamed the phrase of 413.
-    if isinstance(failure, RepeatedName):
-        field = FieldProblem(field=failure.name, message="given twice")
+    if isinstance(failure, Refused):
+        field = FieldProblem(field=failure.field, message=failure.why)
         return Problem(422, "validation_error", failure.detail, errors=(field,))
     phrase = "Content Too Large" if status == 413 else HTTPStatus(status).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")

@@ -6,6 +6,7 @@ other value. Control characters in a prompt are an attack on a terminal or a mis
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 
 from fastapi import Request, Response
@@ -18,12 +19,18 @@ from app.cascade.types import Json
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-class RepeatedName(HTTPException):
-    """A name stands twice in one JSON object."""
+NAMES = 1000
+"""In one object; each may become an error, and pydantic takes its time to list them."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(422, f"{name}: given twice")
-        self.name = name
+
+class Refused(HTTPException):
+    """JSON that is not taken: which field, and why."""
+
+    def __init__(self, field: str, why: str) -> None:
+        # Half a surrogate pair cannot be sent back.
+        self.field = field.encode(errors="replace").decode()
+        self.why = why
+        super().__init__(422, f"{self.field}: {why}")
 
 
 class StrictRoute(APIRoute):
@@ -40,16 +47,24 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Json:
-        found: Json = json.loads(await self.body(), object_pairs_hook=_once)
+        # RFC 8259, section 8.1: JSON is UTF-8, though `json` would read other encodings too.
+        text = str(await self.body(), "utf-8")
+        found: Json = json.loads(text, object_pairs_hook=_once)
         return found
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    if len(pairs) > NAMES:
+        raise Refused("body", f"an object has more than {NAMES} names")
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedName(next(name for name in names if names.count(name) > 1))
+        raise Refused(_first_repeated(pairs), "given twice")
     return found
+
+
+def _first_repeated(pairs: list[tuple[str, Json]]) -> str:
+    counted = Counter(name for name, _ in pairs)
+    return next(name for name, times in counted.items() if times > 1)
 
 
 def _without_controls(text: str) -> str:
