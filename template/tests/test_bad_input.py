@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from app.http.strict import CONTROL
+from app.http.strict import CONTROL, NAMES
 from tests.conftest import ACCEPTED
 
 DEEP, MANY, HUGE = 100_000, 10_000, 100_000
@@ -143,3 +143,8 @@ def test_what_cannot_be_read_as_json_is_refused(client: httpx.Client, content: b
 )
 def test_json_has_to_be_called_json(client: httpx.Client, media: str) -> None:
     assert assert_refused(client, QUERY, media) == "body"
+
+
+def test_a_query_string_of_too_many_names_is_refused(client: httpx.Client) -> None:
+    response = client.get("/api/query?" + "&".join(f"x{number}=1" for number in range(NAMES + 1)))
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "query")

@@ -38,8 +38,7 @@ def test_an_accepted_draft_comes_after_its_verdict() -> None:
     assert sent(CASCADE, chunk("a"), chunk("b"), ACCEPTED, COMPLETE) == [
         "routing",
         "draft_decision",
-        "a",
-        "b",
+        "ab",
         "complete",
     ]
 

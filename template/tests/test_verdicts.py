@@ -12,6 +12,8 @@ from decimal import Decimal
 from importlib.metadata import version
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.cascade.config import ActiveCascade, activate, load
 from app.cascade.engine import Engine
@@ -21,7 +23,7 @@ from app.cascade.upstream import OnText, Upstream
 from app.ledger.memory import MemoryLedger
 from tests import record_verdicts
 from tests.conftest import CASCADE
-from tests.record_verdicts import VERIFIED, Case, Verdict
+from tests.record_verdicts import LOGPROBS, VERIFIED, Case, Verdict
 
 VERSION, CASES = record_verdicts.read()
 SAMPLE = CASES[::6]
@@ -109,6 +111,41 @@ def test_the_corpus_is_varied() -> None:
 def test_the_engine_decides_as_cascadeflow_does(models: ActiveCascade) -> None:
     recorded = [case.verdict for case in CASES]
     different = differences(CASES, our_verdicts(CASES, models), recorded)
+    assert not different, "\n".join(different)
+
+
+PIECES = sorted({piece for case in CASES for piece in f"{case.ask} {case.draft}".split()})
+TEXTS = st.lists(
+    st.sampled_from(PIECES) | st.text(max_size=12) | st.sampled_from(["\n", "\n\n", "\t", "  "]),
+    min_size=1,
+    max_size=60,
+).map(" ".join)
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["user", "assistant", "system"]), TEXTS), min_size=1, max_size=3
+)
+ASKED = TEXTS | st.tuples(TURNS, TEXTS).map(lambda told: [*map(list, told[0]), ["user", told[1]]])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.builds(
+            Case,
+            st.just("any"),
+            ASKED,
+            TEXTS.filter(str.strip),
+            st.sampled_from(sorted(LOGPROBS)),
+            st.floats(0, 2),
+        ),
+        min_size=10,
+        max_size=10,
+    )
+)
+def test_it_does_so_whatever_is_asked_and_answered(
+    models: ActiveCascade, cases: list[Case]
+) -> None:
+    stock = asyncio.run(record_verdicts.stock_verdicts(cases, STRICTNESS["balanced"]()))
+    different = differences(cases, our_verdicts(cases, models), stock)
     assert not different, "\n".join(different)
 
 

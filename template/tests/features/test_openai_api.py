@@ -443,3 +443,11 @@ def test_the_first_bad_item_of_a_list_is_told_and_no_other(client: httpx.Client,
     error = response.json()["error"]
     assert error["param"].startswith(name)
     assert ".1" not in error["message"]
+
+
+def test_ten_thousand_messages_are_refused_by_their_field(client: httpx.Client) -> None:
+    turns = [{"role": "user", "content": "hi"}]
+    for count in (1001, 10_000):
+        response = client.post(PATH, json={"model": "cascade", "messages": turns * count})
+        assert response.status_code == 400
+        assert response.json()["error"]["message"].startswith("messages")

@@ -22,15 +22,18 @@ async def buffered(events: AsyncIterator[Event], *, verifier_stands: bool) -> As
         if event.type == "switch":
             held.clear()
             event = replace(event, data={**event.data, "discard": 0})
-        if event.type == "complete":
-            for chunk in held:
-                yield chunk
+        if event.type == "complete" and held:
+            yield _joined(held)
         yield event
         stands = stands or _stands_after(event, verifier_stands)
-        if stands:
-            for chunk in held:
-                yield chunk
+        if stands and held:
+            yield _joined(held)
             held.clear()
+
+
+def _joined(chunks: list[Event]) -> Event:
+    """One model's text as one event: thousands at once would hold up the loop."""
+    return replace(chunks[0], content="".join(chunk.content for chunk in chunks))
 
 
 def _stands_after(event: Event, verifier_stands: bool) -> bool:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
-    FailFast,
     Field,
     field_validator,
     model_validator,
@@ -58,15 +57,11 @@ def _sendable(value: JsonT) -> JsonT:
 
 
 Sendable = AfterValidator(_sendable)
-ItemT = TypeVar("ItemT")
 
 
-class _FirstOnly(FailFast):
-    __hash__ = object.__hash__  # A union asks for it.
-
-
-Listed = Annotated[list[ItemT], _FirstOnly()]
-"""A list of which the first bad item alone is told: pydantic takes its time to list them all."""
+def _at_most(length: int) -> Any:  # noqa: ANN401
+    """Bounds a list, and tells of its first bad item alone: to list them all takes long."""
+    return Field(max_length=length, fail_fast=True)
 
 
 class TextPart(BaseModel):
@@ -74,6 +69,9 @@ class TextPart(BaseModel):
 
     type: Literal["text"]
     text: Annotated[str, NoControls]
+
+
+Parts = Annotated[list[TextPart], _at_most(100)]
 
 
 class FunctionCall(BaseModel):
@@ -97,10 +95,10 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Annotated[str, NoControls] | Listed[TextPart] | None, Sendable] = None
+    content: Annotated[Annotated[str, NoControls] | Parts | None, Sendable] = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[Listed[ChatToolCall] | None, Sendable] = None
+    tool_calls: Annotated[Annotated[list[ChatToolCall], _at_most(128)] | None, Sendable] = None
     tool_call_id: str | None = None
 
     @model_validator(mode="after")
@@ -154,6 +152,9 @@ class ChatTool(BaseModel):
     function: FunctionSchema
 
 
+Tools = Annotated[list[ChatTool], Field(min_length=1), _at_most(128)]
+
+
 class StreamOptions(BaseModel):
     """What to send beside the text."""
 
@@ -166,7 +167,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
-    messages: Annotated[Listed[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), _at_most(1000)]
     max_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7
@@ -175,12 +176,14 @@ class ChatRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=1)] = 1
     user: str | None = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
-    stop: Annotated[str | Listed[str] | None, Sendable] = None
+    stop: Annotated[str | Annotated[list[str], _at_most(4)] | None, Sendable] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     response_format: Annotated[dict[str, Json] | None, Sendable] = None
-    tools: Annotated[Listed[ChatTool] | None, Field(min_length=1), Sendable] = None
+    tools: Annotated[
+        Annotated[list[ChatTool], _at_most(128)] | None, Field(min_length=1), Sendable
+    ] = None
     tool_choice: Annotated[str | dict[str, Json] | None, Sendable] = None
     parallel_tool_calls: bool | None = None
 
@@ -210,7 +213,7 @@ class OpenAIRoute(StrictRoute):
             except RequestValidationError as failure:
                 return _error(invalid(failure), status=400)
             except HTTPException as failure:
-                return _error(from_http(failure))
+                return _error(from_http(failure), 400 if failure.status_code == 422 else None)
             except (Problem, CascadeError) as failure:
                 return _error(from_cascade(failure))
 

@@ -20,7 +20,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 NAMES = 1000
-"""In one object; each may become an error, and pydantic takes its time to list them."""
+"""In one object or query string; each may become an error, and listing errors takes long."""
+OBJECTS = 5000
+"""In one body; validating each takes some microseconds, in which nobody else is served."""
 
 
 class Refused(HTTPException):
@@ -40,6 +42,8 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
+            if request.scope["query_string"].count(b"&") >= NAMES:
+                raise Refused("query", f"has more than {NAMES} names")
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return handle_strictly
@@ -49,17 +53,29 @@ class _StrictRequest(Request):
     async def json(self) -> Json:
         # RFC 8259, section 8.1: JSON is UTF-8, though `json` would read other encodings too.
         text = str(await self.body(), "utf-8")
-        found: Json = json.loads(text, object_pairs_hook=_once)
+        objects = 0
+
+        def once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+            nonlocal objects
+            objects += 1
+            if len(pairs) > NAMES:
+                raise Refused("body", f"an object has more than {NAMES} names")
+            found = dict(pairs)
+            if len(found) < len(pairs):
+                raise Refused(_first_repeated(pairs), "given twice")
+            return found
+
+        found: Json = json.loads(text, object_pairs_hook=once)
+        if objects > OBJECTS:
+            raise Refused(_longest(found), f"has more than {OBJECTS} objects")
         return found
 
 
-def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    if len(pairs) > NAMES:
-        raise Refused("body", f"an object has more than {NAMES} names")
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise Refused(_first_repeated(pairs), "given twice")
-    return found
+def _longest(found: Json) -> str:
+    """The field with the longest list."""
+    fields = found.items() if isinstance(found, dict) else ()
+    lengths = {name: len(each) for name, each in fields if isinstance(each, list)}
+    return max(lengths, key=lengths.__getitem__, default="body")
 
 
 def _first_repeated(pairs: list[tuple[str, Json]]) -> str:

@@ -1,5 +1,6 @@
 """HTTP as every upstream speaks it: one POST, JSON or events back, and its faults by name."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -80,6 +81,8 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """
     left = BODY_BYTES
     async for line in response.content:
+        # Lines that have come already are read without waiting: others get their turn.
+        await asyncio.sleep(0)
         left -= len(line)
         if left < 0:
             raise UpstreamFault("malformed")
