@@ -90,6 +90,11 @@ def test_a_client_is_told_what_is_left(serve: Serve, monkeypatch: pytest.MonkeyP
     assert left == ["2", "1", "0"]
 
 
+def test_only_who_is_refused_is_told_to_come_back(once: httpx.Client) -> None:
+    answers = [once.get("/api/stats") for _ in range(2)]
+    assert ["Retry-After" in each.headers for each in answers] == [False, True]
+
+
 def test_after_a_minute_it_goes_on(limited: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert limited.get("/api/stats").status_code == 429
     now = time.time

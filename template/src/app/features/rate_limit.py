@@ -41,6 +41,8 @@ def feature(_: Settings) -> Feature:
             await count(request=request, response=response)
         except RateLimitExceeded:
             raise _too_many(limiter, request, per_minute) from None
+        # slowapi sends it with every answer; it belongs to refusals (RFC 6585, section 4).
+        del response.headers["Retry-After"]
 
     return Feature(name="rate_limit", dependencies=[Depends(limit)])
 
