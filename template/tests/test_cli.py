@@ -59,6 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, cascade_file: Path) -> Run:
 def test_check_says_that_all_is_well(run: Run) -> None:
     result = run("check")
     assert result.exit_code == 0, result.output
+    assert "ledger (sqlite): reachable" in result.output
     assert "drafter simulator-small (openai): reachable" in result.output
     assert "verifier simulator-large (openai): reachable" in result.output
 
@@ -117,6 +118,44 @@ def test_an_unsafe_production_is_refused(run: Run, command: str) -> None:
     assert "API_KEYS is empty" in result.stderr
 
 
+def test_books_of_one_process_are_refused_for_several(run: Run) -> None:
+    result = run("serve", "--workers", "2", LEDGER_URL="memory://")
+    assert result.exit_code == 1
+    assert "LEDGER_URL=memory:// is known to one process alone" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--port", "0"], ["usage", "export"]])
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("mysql://:secret@host", "LEDGER_URL: write sqlite:///file"),
+        ("sqlite:///", "LEDGER_URL: write sqlite:///file"),
+        ("sqlite:////nowhere/ledger.sqlite3", "unable to open database file"),
+        ("redis://:secret@host/first", "LEDGER_URL: this is no URL of Redis"),
+    ],
+)
+def test_a_ledger_that_cannot_be_kept_is_refused_with_a_sentence(
+    run: Run, command: list[str], url: str, sentence: str
+) -> None:
+    result = run(*command, LEDGER_URL=url)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "secret" not in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_time_zone_that_is_none_is_refused(run: Run) -> None:
+    result = run("check", LEDGER_TIMEZONE="Mars/Olympus")
+    assert result.exit_code == 1
+    assert "LEDGER_TIMEZONE: this system knows no time zone 'Mars/Olympus'" in result.stderr
+
+
+def test_check_finds_a_ledger_that_is_out_of_reach(run: Run) -> None:
+    result = run("check", LEDGER_URL="redis://127.0.0.1:1/0")
+    assert result.exit_code == 1
+    assert "ledger (redis): unreachable" in result.output
+
+
 # --- ask ------------------------------------------------------------------------------------------
 
 
@@ -148,6 +187,12 @@ def test_ask_says_why_there_is_no_answer(run: Run) -> None:
     assert result.exit_code == 1
     assert "The model simulator-large gave no answer: refused (HTTP 401)." in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_ask_is_in_the_same_books_as_the_service(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    run("ask", ACCEPTED, LEDGER_URL=url)
+    assert ",command-line,1,1," in run("usage", "export", LEDGER_URL=url).stdout
 
 
 def test_ask_stays_within_the_budget(run: Run) -> None:

@@ -21,7 +21,8 @@ def test_health_says_what_runs_here(client: httpx.Client) -> None:
 
 
 def test_probes_answer(client: httpx.Client) -> None:
-    assert client.get("/readiness").json() == {"status": "ready"}
+    ledger = {"kind": "memory", "reachable": True, "on_failure": "closed", "waiting": 0}
+    assert client.get("/readiness").json() == {"status": "ready", "ledger": ledger}
     assert client.get("/liveness").json() == {"status": "alive"}
 
 

@@ -82,7 +82,7 @@ def failing(shared_service: Service) -> Iterator[None]:
     """The shared service with an engine that fails in a way that nobody foresaw."""
 
     class Broken:
-        async def ask(self, _: object) -> None:
+        async def ask(self, *_: object) -> None:
             raise RuntimeError("a secret of the prompt")
 
     state = shared_service.app.state

@@ -56,6 +56,13 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("DAILY_BUDGET", "0"),
         ("DAILY_BUDGET", "NaN"),
         ("DAILY_BUDGET", "much"),
+        ("DAILY_BUDGET", "1000001"),
+        ("KEY_DAILY_BUDGET", "-1"),
+        ("KEY_DAILY_BUDGET", "NaN"),
+        ("REQUEST_BUDGET", "0"),
+        ("REQUEST_BUDGET", "Infinity"),
+        ("LEDGER_ON_FAILURE", "ajar"),
+        ("LEDGER_KEEP_DAYS", "0"),
         ("MAX_QUERY_CHARS", "0"),
         ("MAX_BODY_BYTES", "-1"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
@@ -112,4 +119,5 @@ def test_a_key_variable_that_is_not_set_is_none() -> None:
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("API_KEYS", "secret-entry")
+    monkeypatch.setenv("LEDGER_URL", "redis://:secret@ledger/0")
     assert "secret" not in repr(Settings())

@@ -1,10 +1,11 @@
-"""The command line: serve, ask, check, simulate and keys."""
+"""The command line: serve, ask, check, simulate, keys and usage."""
 
 import asyncio
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
 
@@ -20,14 +21,19 @@ from app.cascade.types import Answer, Event, Query, Role
 from app.http import keys as api_keys
 from app.http import logs
 from app.http.problems import from_cascade
-from app.ledger.memory import MemoryLedger
+from app.ledger import Account, Health, Ledger, export, opening
 from app.main import create_app
 from app.settings import Settings, load_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 keys_cli = typer.Typer(no_args_is_help=True, help="API keys.")
 cli.add_typer(keys_cli, name="keys")
+usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")
+cli.add_typer(usage_cli, name="usage")
 
+DAY = ["%Y-%m-%d"]
+ME = Account("command-line")
+"""Who pays for what is asked here."""
 Host = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on.")]
 
@@ -48,7 +54,10 @@ def serve(
     with _explained():
         settings = load_settings(Settings)
         # Whatever stops a start stops it here, with a sentence, and not in each worker.
-        create_app(settings)
+        ledger: Ledger = create_app(settings).state.ledger
+        if workers > 1:
+            opening.check_shared(settings)
+        asyncio.run(_reach(ledger))
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
@@ -88,8 +97,8 @@ def check() -> None:
     """Check settings, cascade.toml, keys and upstreams, without spending a token."""
     with _explained():
         settings = load_settings(Settings)
-        create_app(settings)
-        ok = asyncio.run(_check(settings))
+        ledger: Ledger = create_app(settings).state.ledger
+        ok = asyncio.run(_check(settings, ledger))
     if not ok:
         raise typer.Exit(1)
 
@@ -115,16 +124,53 @@ def create(
     typer.echo(f"add to API_KEYS:    {entry}")
 
 
+@usage_cli.callback()
+def usage() -> None:
+    """What was used and spent, as the ledger has it."""
+
+
+@usage_cli.command(name="export")
+def export_usage(
+    format: Annotated[export.Format, typer.Option(help="CSV, or JSON Lines.")] = "csv",
+    by: Annotated[export.By, typer.Option(help="A line for each key and day, or query.")] = "day",
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=DAY, help="30 days ago if not given.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY, help="Today if not given.")
+    ] = None,
+) -> None:
+    """Print usage by API key and day."""
+    with _explained():
+        settings = load_settings(Settings)
+        opening.check_shared(settings)
+        ledger = opening.choose(settings)
+        end = last.date() if last else ledger.today()
+        begin = first.date() if first else end - timedelta(days=30)
+        if begin > end:
+            raise typer.BadParameter("--from is after --to")
+        asyncio.run(_export(ledger, begin, end, format, by))
+
+
+async def _export(
+    ledger: Ledger, first: date, last: date, format: export.Format, by: export.By
+) -> None:
+    async with ledger.running():
+        async for line in export.lines(ledger, first, last, format, by):
+            typer.echo(line)
+
+
 async def _ask(settings: Settings, query: Query) -> None:
     logs.configure("ERROR")
     models = runtime.configure(settings)
-    ledger = MemoryLedger(settings.daily_budget)
+    ledger = opening.choose(settings)
     console = Console(highlight=False, soft_wrap=True)
     if models.simulated:
         console.print("The simulator answers; keys bring real models.", style="dim")
     async with (
+        ledger.running(),
         runtime.running(settings, models, ledger) as engine,
-        engine.open(query) as events,
+        engine.open(query, ME) as events,
     ):
         async for event in events:
             _show(console, event)
@@ -160,12 +206,24 @@ def _summary(answer: Answer) -> str:
     )
 
 
-async def _check(settings: Settings) -> bool:
+async def _reach(ledger: Ledger) -> Health:
+    """How the ledger is.
+
+    Raises:
+        ConfigurationError: it is there, and cannot be used.
+    """
+    async with ledger.running():
+        return await ledger.health()
+
+
+async def _check(settings: Settings, ledger: Ledger) -> bool:
     logs.configure("ERROR")
     models = runtime.configure(settings)
     typer.echo(f"settings: fine, for {settings.environment}")
     typer.echo(f"{settings.cascade_file}: fine, {models.strictness}")
-    reached = True
+    health = await _reach(ledger)
+    reached = health.reachable
+    typer.echo(f"ledger ({health.kind}): {'reachable' if reached else 'unreachable'}")
     async with runtime.upstreams(settings, models) as connected:
         roles: tuple[Role, ...] = ("drafter", "verifier")
         for role in roles:

@@ -12,7 +12,7 @@ from app.about import about
 from app.cascade.errors import ConfigurationError
 from app.http import keys, logs, problems
 from app.http.requests import BodyLimit, RequestLog
-from app.ledger.memory import MemoryLedger
+from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
 
@@ -33,12 +33,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     models = runtime.configure(settings)
     installed = features.installed(settings)
-    ledger = MemoryLedger(settings.daily_budget)
+    ledger = opening.choose(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         observers = [observer for feature in installed for observer in feature.observers]
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(ledger.running())
             for feature in installed:
                 if feature.lifespan:
                     await stack.enter_async_context(feature.lifespan(app))

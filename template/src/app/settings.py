@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.cascade.errors import ConfigurationError
 
 ENV_FILE = ".env"
+Budget = Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 SettingsT = TypeVar("SettingsT", bound="EnvSettings")
 
 
@@ -40,8 +41,20 @@ class Settings(EnvSettings):
     openai_api_key: SecretStr | None = None
     anthropic_api_key: SecretStr | None = None
 
-    daily_budget: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal("10.0")
-    """US dollars a day (UTC) for all queries together."""
+    daily_budget: Budget = Decimal("10.0")
+    """US dollars a day for all queries together."""
+    key_daily_budget: Budget | None = None
+    """US dollars a day for each API key."""
+    request_budget: Budget | None = None
+    """US dollars that one query may cost at worst."""
+    ledger_url: SecretStr = SecretStr("sqlite:///ledger.sqlite3")
+    """Where the books are kept; the URL may hold a password."""
+    ledger_on_failure: Literal["closed", "open"] = "closed"
+    """While the books are out of reach: refuse queries, or answer them unbudgeted."""
+    ledger_timezone: str = "UTC"
+    """Whose midnight makes the budgets whole again."""
+    ledger_keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long single queries are kept; the sums of days are kept longer."""
     api_keys: SecretStr = SecretStr("")
     """Comma-separated `name:role:sha256`; empty leaves the service open."""
 

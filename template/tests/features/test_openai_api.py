@@ -10,6 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from app.http.keys import create
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -451,3 +452,12 @@ def test_ten_thousand_messages_are_refused_by_their_field(client: httpx.Client) 
         response = client.post(PATH, json={"model": "cascade", "messages": turns * count})
         assert response.status_code == 400
         assert response.json()["error"]["message"].startswith("messages")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_completion_is_paid_by_its_key(serve: Serve, streamed: bool) -> None:
+    key, entry = create("ann", "use")
+    client = serve(api_keys=entry, key_daily_budget="0.0001")
+    client.headers["Authorization"] = f"Bearer {key}"
+    error = assert_refused(client.post(PATH, json=body("hi", stream=streamed)), 402)
+    assert "this key's budget" in error["message"]

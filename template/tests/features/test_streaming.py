@@ -14,6 +14,7 @@ from aiohttp import web
 from fastapi import routing
 
 from app.cascade.engine import Engine
+from app.http.keys import create
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -401,3 +402,10 @@ def test_a_model_that_has_not_begun_stops_as_well(
     assert left.seconds < 1
     assert eventually(lambda: outcomes(left.client) == {"cancelled": 1})
     assert left.client.get("/api/stats").json()["spent_today"] > 0
+
+
+def test_a_stream_is_paid_by_its_key(serve: Serve) -> None:
+    key, entry = create("ann", "use")
+    client = serve(api_keys=entry, key_daily_budget="0.0001")
+    response = client.post(PATH, json={"query": "hi"}, headers={"X-API-Key": key})
+    assert (response.status_code, response.json()["budget"]) == (402, "account")

@@ -24,7 +24,7 @@ from app.cascade.resilience import Breaker, Retries
 from app.cascade.routing import Router
 from app.cascade.types import Answer, Event, Query, Role
 from app.cascade.upstream import Upstream
-from app.ledger import Entry, Ledger, Reservation
+from app.ledger import ANYONE, Account, Entry, Ledger, Reservation
 
 Observer = Callable[[Entry], None]
 
@@ -54,30 +54,31 @@ class Engine:
         self._observers = observers
         self._router = Router(models)
 
-    async def ask(self, query: Query) -> Answer:
-        """The whole answer at once.
+    async def ask(self, query: Query, account: Account = ANYONE) -> Answer:
+        """The whole answer at once; the account pays.
 
         Raises:
-            BudgetExceeded, ContextExceeded: before any model is asked.
+            BudgetExceeded, ContextExceeded, LedgerUnavailable: before any model is asked.
             UpstreamFailed: no model that could answer is left.
             DeadlineExceeded: the query took too long.
         """
         query = self._fitting(query)
-        return await self._run(query, await self._reserve(query))
+        return await self._run(query, await self._reserve(query, account))
 
     @asynccontextmanager
     async def open(
-        self, query: Query, *, buffered: bool = False
+        self, query: Query, account: Account = ANYONE, *, buffered: bool = False
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """The answer as it comes: events, of which the last is `complete` or `error`.
 
         `buffered` holds back what may be withdrawn. Leaving the context stops the upstream.
 
         Raises:
-            BudgetExceeded, ContextExceeded: before any model is asked, and the first event.
+            BudgetExceeded, ContextExceeded, LedgerUnavailable: before any model is asked, and
+                the first event.
         """
         query = self._fitting(query)
-        reservation = await self._reserve(query)
+        reservation = await self._reserve(query, account)
         events: asyncio.Queue[Event] = asyncio.Queue()
         task = asyncio.create_task(self._tell(query, reservation, events.put_nowait))
         try:
@@ -106,11 +107,11 @@ class Engine:
             raise ContextExceeded(verifier.name, verifier.context)
         return replace(query, force_direct=True) if needed > self.models.drafter.context else query
 
-    async def _reserve(self, query: Query) -> Reservation:
+    async def _reserve(self, query: Query, account: Account) -> Reservation:
         both = (self.models.drafter, self.models.verifier)
         models = both[1:] if query.force_direct else both
         worst = pricing.worst_case(query.messages, query.max_tokens, models)
-        return await self._ledger.reserve(worst)
+        return await self._ledger.reserve(worst, account)
 
     async def _run(
         self, query: Query, reservation: Reservation, emit: Emit | None = None
@@ -136,10 +137,13 @@ class Engine:
                 latency_ms=_milliseconds_since(started),
                 usage=exchange.usage,
                 complexity=exchange.complexity,
+                models=tuple(self.models.model(call.role).name for call in exchange.calls),
             )
-            await self._ledger.settle(reservation, entry)
-            for observe in self._observers:
-                observe(entry)
+            try:
+                await self._ledger.settle(reservation, entry)
+            finally:
+                for observe in self._observers:
+                    observe(entry)
 
     async def _decide(self, exchange: Exchange, started: float) -> Answer:
         token = CURRENT.set(exchange)

@@ -63,14 +63,20 @@ class DeadlineExceeded(CascadeError):
 
 @dataclass(eq=False)
 class BudgetExceeded(CascadeError):
-    """The query could cost more than is left of the budget, in US dollars."""
+    """The query could cost more than is left of a budget, in US dollars."""
 
     remaining: Decimal
     resets_in: float
-    """Seconds until the budget is whole again."""
+    """Seconds until the budget is whole again; 0 for that of a query, which never changes."""
+    scope: Literal["service", "account", "query"] = "service"
+    """Whose budget it is: everybody's, the API key's, or each query's."""
 
     def __str__(self) -> str:
-        return f"{self.remaining} US dollars are left of the budget"
+        return f"{self.remaining} US dollars are left of the budget ({self.scope})"
+
+
+class LedgerUnavailable(CascadeError):
+    """The books are out of reach, so nobody knows what is left of a budget."""
 
 
 @dataclass(eq=False)

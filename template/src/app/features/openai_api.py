@@ -29,7 +29,7 @@ from app.cascade.config import ActiveCascade
 from app.cascade.errors import CascadeError
 from app.cascade.types import Answer, Event, Json, Message, Query, Speaker, ToolCall
 from app.features import Feature
-from app.http.dependencies import TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
 from app.http.problems import Problem, from_cascade, from_http, invalid, responses
 from app.http.schemas import check_length
@@ -287,12 +287,13 @@ async def create_chat_completion(
     body: ChatRequest,
     query: Annotated[Query, Depends(chat_query)],
     engine: TheEngine,
+    account: TheAccount,
     stack: Annotated[AsyncExitStack, Depends(open_stack)],
 ) -> dict[str, Json] | EventSourceResponse:
     """A chat completion by the cascade, as JSON or as server-sent events."""
     head = _head(body.model)
     if not body.stream:
-        answer = await while_connected(request, engine.ask(query))
+        answer = await while_connected(request, engine.ask(query, account))
         message: dict[str, Json] = {
             "role": "assistant",
             "content": answer.content or None,
@@ -313,7 +314,7 @@ async def create_chat_completion(
             "usage": _usage(answer),
             "cascade": _facts(answer),
         }
-    events = await stack.enter_async_context(engine.open(query, buffered=True))
+    events = await stack.enter_async_context(engine.open(query, account, buffered=True))
     wants_usage = body.stream_options is not None and body.stream_options.include_usage
     return EventSourceResponse(
         _chunks(events, {**head, "object": "chat.completion.chunk"}, wants_usage),

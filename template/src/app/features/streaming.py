@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from app.cascade.types import Event, Json
 from app.features import Feature
-from app.http.dependencies import TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.problems import from_cascade
 from app.http.schemas import QueryRequest, QueryResponse
 from app.http.strict import StrictRoute
@@ -65,11 +65,15 @@ def feature(_: Settings) -> Feature:
 
 
 async def events_of_body(
-    body: StreamRequest, settings: TheSettings, engine: TheEngine, deadline: TheDeadline = None
+    body: StreamRequest,
+    settings: TheSettings,
+    engine: TheEngine,
+    account: TheAccount,
+    deadline: TheDeadline = None,
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """An open stream: what can be refused is refused here, while a status can still be sent."""
     query = from_body(body, settings, deadline)
-    async with engine.open(query, buffered=body.mode == "buffered") as events:
+    async with engine.open(query, account, buffered=body.mode == "buffered") as events:
         yield events
 
 
@@ -77,11 +81,12 @@ async def events_of_url(
     url: Annotated[StreamRequest, FromUrl()],
     settings: TheSettings,
     engine: TheEngine,
+    account: TheAccount,
     deadline: TheDeadline = None,
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """The same, of a question in the URL's parameters."""
     query = from_body(url, settings, deadline)
-    async with engine.open(query, buffered=url.mode == "buffered") as events:
+    async with engine.open(query, account, buffered=url.mode == "buffered") as events:
         yield events
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.cascade.engine import Engine
 from app.cascade.errors import NotReady
-from app.ledger import Ledger
+from app.ledger import ANYONE, Account, Ledger
 from app.settings import Settings
 
 
@@ -33,9 +33,16 @@ def get_ledger(request: Request) -> Ledger:
     return ledger
 
 
+def get_account(request: Request) -> Account:
+    """Who pays: the key that the guard of the API's routes has found, if there are keys."""
+    account: Account = getattr(request.state, "account", ANYONE)
+    return account
+
+
 TheSettings = Annotated[Settings, Depends(get_settings)]
 TheEngine = Annotated[Engine, Depends(get_engine)]
 TheLedger = Annotated[Ledger, Depends(get_ledger)]
+TheAccount = Annotated[Account, Depends(get_account)]
 TheDeadline = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
     Header(

@@ -16,6 +16,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from app.cascade.errors import ConfigurationError
 from app.http.problems import Problem
+from app.ledger import Account
 
 KeyRole = Literal["use", "admin"]
 NAME = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
@@ -93,6 +94,7 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
             )
         if role == "admin" and key.role != "admin":
             raise Problem(403, "forbidden", "This needs a key with the role admin.")
+        request.state.account = Account(key.name)
         return key
 
     return check

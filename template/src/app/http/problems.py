@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +20,7 @@ from app.cascade.errors import (
     CascadeError,
     ContextExceeded,
     DeadlineExceeded,
+    LedgerUnavailable,
     NotReady,
     UpstreamFailed,
 )
@@ -48,6 +49,10 @@ class ProblemDetail(BaseModel):
     detail: str
     error: str
     errors: list[FieldProblem] | None = None
+    budget: Literal["service", "account", "query"] | None = None
+    """Of a 402: which budget it is, the US dollars left of it, the seconds until it is whole."""
+    remaining: float | None = None
+    resets_in: int | None = None
 
 
 @dataclass(eq=False)
@@ -59,6 +64,8 @@ class Problem(Exception):
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[FieldProblem, ...] = ()
+    more: Mapping[str, Json] = field(default_factory=dict)
+    """Members of `ProblemDetail` that only this error has."""
 
     def body(self) -> dict[str, Json]:
         detail: dict[str, Json] = ProblemDetail(
@@ -68,7 +75,7 @@ class Problem(Exception):
             error=self.error,
             errors=list(self.errors) or None,
         ).model_dump(exclude_none=True)
-        return detail
+        return {**detail, **self.more}
 
 
 def from_cascade(failure: Exception) -> Problem:
@@ -77,11 +84,13 @@ def from_cascade(failure: Exception) -> Problem:
         case Problem():
             return failure
         case BudgetExceeded():
+            return _over_budget(failure)
+        case LedgerUnavailable():
             return Problem(
-                402,
-                "budget_exceeded",
-                f"This query could cost more than the {failure.remaining:.4f} US dollars that are"
-                f" left of today's budget; it is whole again in {failure.resets_in:.0f} seconds.",
+                503,
+                "ledger_unavailable",
+                "The books are out of reach, and no query is answered unbudgeted.",
+                {"Retry-After": "1"},
             )
         case ContextExceeded():
             return Problem(
@@ -102,6 +111,27 @@ def from_cascade(failure: Exception) -> Problem:
             return Problem(502, "upstream_error", "The cascade gave no answer.")
         case _:
             return unexpected(failure)
+
+
+def _over_budget(failure: BudgetExceeded) -> Problem:
+    left: dict[str, Json] = {"remaining": float(failure.remaining), "budget": failure.scope}
+    if failure.scope == "query":
+        return Problem(
+            402,
+            "budget_exceeded",
+            f"This query could cost more than the {failure.remaining:.4f} US dollars that one may"
+            " cost; shorten the prompt or lower max_tokens.",
+            more=left,
+        )
+    whose = "today's budget" if failure.scope == "service" else "this key's budget for today"
+    seconds = math.ceil(failure.resets_in)
+    return Problem(
+        402,
+        "budget_exceeded",
+        f"This query could cost more than the {failure.remaining:.4f} US dollars that are"
+        f" left of {whose}; it is whole again in {seconds} seconds.",
+        more={**left, "resets_in": seconds},
+    )
 
 
 def _from_upstream(failure: UpstreamFailed) -> Problem:

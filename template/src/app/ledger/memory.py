@@ -1,84 +1,119 @@
 """Books in the memory of one process: gone with it, and not shared with other workers."""
 
-import itertools
-from collections import Counter
-from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from decimal import Decimal
 
-from app.cascade.errors import BudgetExceeded
-from app.ledger import Entry, Reservation, Totals
+from app.ledger.books import Ledger
+from app.ledger.days import Clock, utc_now
+from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
+from app.ledger.types import Budgets
 
-Clock = Callable[[], datetime]
+RECORDS = 500
+"""The newest that are kept."""
+DAYS = 400
+EXPIRED = 10_000
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+class MemoryStore:
+    """Dictionaries."""
+
+    kind = "memory"
+
+    def __init__(self) -> None:
+        self._holds: dict[str, tuple[str, int, float]] = {}
+        self._held: Counter[str] = Counter()
+        self._expired: dict[str, None] = {}
+        self._totals: Counter[str] = Counter()
+        self._days: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._records: deque[tuple[str, str]] = deque(maxlen=RECORDS)
+
+    def check(self) -> None:
+        """Memory is there."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def hold(self, hold: Hold) -> Refusal | None:
+        self._expire()
+        if hold.id in self._holds:
+            return None
+        spent = self._days[hold.day]
+        left = hold.budget - spent[f"{EVERYBODY}/cost"] - self._held[EVERYBODY]
+        if hold.units > left:
+            return Refusal("service", left)
+        if hold.account_budget is not None:
+            left = hold.account_budget - spent[f"{hold.account}/cost"] - self._held[hold.account]
+            if hold.units > left:
+                return Refusal("account", left)
+        self._holds[hold.id] = hold.account, hold.units, time.monotonic() + hold.seconds
+        self._held.update({EVERYBODY: hold.units, hold.account: hold.units})
+        return None
+
+    async def release(self, hold_id: str) -> None:
+        self._release(hold_id)
+
+    async def post(self, posting: Posting) -> bool:
+        held = self._release(posting.id)
+        expired = self._expired.pop(posting.id, posting.id) is None
+        if not (held or expired):
+            return False
+        self._totals.update(posting.totals)
+        self._days[posting.day].update(posting.usage)
+        while len(self._days) > DAYS:
+            del self._days[min(self._days)]
+        self._records.append((posting.id, posting.record))
+        return True
+
+    async def totals(self) -> dict[str, int]:
+        return dict(self._totals)
+
+    async def day(self, day: str) -> dict[str, int]:
+        return dict(self._days.get(day, {}))
+
+    async def clear(self, totals: Mapping[str, int]) -> None:
+        self._totals = Counter(totals)
+
+    async def records(self, first_id: str, end_id: str) -> AsyncIterator[str]:
+        for number, record in sorted(self._records):
+            if first_id <= number < end_id:
+                yield record
+
+    async def forget(self, end_id: str) -> None:
+        """There is room for few anyway."""
+
+    async def ping(self) -> None:
+        """Memory is there."""
+
+    def _release(self, hold_id: str) -> bool:
+        found = self._holds.pop(hold_id, None)
+        if found is None:
+            return False
+        account, units, _ = found
+        for name in (EVERYBODY, account):
+            self._held[name] -= units
+            if not self._held[name]:
+                del self._held[name]
+        return True
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        # Holds are given for the same time, so the oldest expires first.
+        while self._holds:
+            oldest = next(iter(self._holds))
+            if self._holds[oldest][2] > now:
+                return
+            self._release(oldest)
+            self._expired[oldest] = None
+            if len(self._expired) > EXPIRED:
+                del self._expired[next(iter(self._expired))]
 
 
-class MemoryLedger:
-    """Holds the daily budget, in US dollars, for one process. A day is a day of UTC."""
+class MemoryLedger(Ledger):
+    """Books for one process: to try things, for tests, and where no disk can be written."""
 
-    def __init__(self, budget: Decimal, clock: Clock = utc_now) -> None:
-        self._budget = budget
-        self._clock = clock
-        self._ids = itertools.count()
-        self._day: date = clock().date()
-        self._spent = Decimal(0)
-        self._held = Decimal(0)
-        self._reserved: dict[int, Decimal] = {}
-        self._open()
-
-    async def reserve(self, amount: Decimal) -> Reservation:
-        self._turn_day()
-        remaining = self._budget - self._spent - self._held
-        if amount > remaining:
-            raise BudgetExceeded(max(remaining, Decimal(0)), self._seconds_left_today())
-        reservation = Reservation(next(self._ids), amount)
-        self._reserved[reservation.id] = amount
-        self._held += amount
-        return reservation
-
-    async def settle(self, reservation: Reservation, entry: Entry) -> None:
-        held = self._reserved.pop(reservation.id, None)
-        if held is None:
-            return
-        self._held -= held
-        self._turn_day()
-        self._spent += entry.cost
-        self._cost += entry.cost
-        self._saved += entry.saved
-        self._by_outcome[entry.outcome] += 1
-        if entry.model:
-            self._by_model[entry.model] += 1
-
-    async def totals(self) -> Totals:
-        self._turn_day()
-        return Totals(
-            queries=self._by_outcome.total(),
-            cost=self._cost,
-            saved=self._saved,
-            by_model=dict(self._by_model),
-            by_outcome=dict(self._by_outcome),
-            spent_today=self._spent,
-            budget=self._budget,
-        )
-
-    async def reset(self) -> None:
-        self._open()
-
-    def _open(self) -> None:
-        self._cost = Decimal(0)
-        self._saved = Decimal(0)
-        self._by_model: Counter[str] = Counter()
-        self._by_outcome: Counter[str] = Counter()
-
-    def _turn_day(self) -> None:
-        today = self._clock().date()
-        if today != self._day:
-            self._day, self._spent = today, Decimal(0)
-
-    def _seconds_left_today(self) -> float:
-        now = self._clock()
-        midnight = datetime.combine(now.date() + timedelta(days=1), time(), tzinfo=UTC)
-        return (midnight - now).total_seconds()
+    def __init__(self, budget: Decimal | Budgets, clock: Clock = utc_now) -> None:
+        budgets = budget if isinstance(budget, Budgets) else Budgets(budget)
+        super().__init__(MemoryStore(), budgets, clock=clock)

@@ -1,12 +1,13 @@
 """Probes: `/liveness` for restarts, `/readiness` for traffic, `/health` for people."""
 
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.http.dependencies import TheEngine
+from app.http.dependencies import TheEngine, TheLedger
+from app.http.problems import Problem
 
 router = APIRouter(tags=["health"])
 
@@ -24,10 +25,26 @@ class HealthResponse(BaseModel):
     uptime_seconds: float
 
 
-class ProbeResponse(BaseModel):
+class LedgerResponse(BaseModel):
+    """Where the books are, and what happens while they are out of reach."""
+
+    kind: str
+    reachable: bool
+    on_failure: Literal["closed", "open"]
+    waiting: Annotated[int, Field(description="Entries that are still to be written")]
+
+
+class ReadinessResponse(BaseModel):
+    """Whether the service takes queries."""
+
+    status: Literal["ready"]
+    ledger: LedgerResponse
+
+
+class LivenessResponse(BaseModel):
     """A probe's whole answer."""
 
-    status: Literal["ready", "alive"]
+    status: Literal["alive"]
 
 
 @router.get("/health")
@@ -46,12 +63,28 @@ async def health(request: Request, engine: TheEngine) -> HealthResponse:
 
 
 @router.get("/readiness")
-async def readiness(_: TheEngine) -> ProbeResponse:
-    """200 while the service takes queries, 503 while it starts or stops."""
-    return ProbeResponse(status="ready")
+async def readiness(_: TheEngine, ledger: TheLedger) -> ReadinessResponse:
+    """200 while the service takes queries; 503 while it starts or stops, or may not spend."""
+    health = await ledger.health()
+    if not health.reachable and health.on_failure == "closed":
+        raise Problem(
+            503,
+            "ledger_unavailable",
+            f"The ledger ({health.kind}) is out of reach, and LEDGER_ON_FAILURE=closed.",
+            {"Retry-After": "1"},
+        )
+    return ReadinessResponse(
+        status="ready",
+        ledger=LedgerResponse(
+            kind=health.kind,
+            reachable=health.reachable,
+            on_failure=health.on_failure,
+            waiting=health.waiting,
+        ),
+    )
 
 
 @router.get("/liveness")
-async def liveness() -> ProbeResponse:
+async def liveness() -> LivenessResponse:
     """200 while the event loop turns."""
-    return ProbeResponse(status="alive")
+    return LivenessResponse(status="alive")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as FromUrl
 
 from app.cascade.types import Query
-from app.http.dependencies import TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
 from app.http.schemas import QueryRequest, QueryResponse, check_length
 from app.http.strict import StrictRoute
@@ -29,15 +29,21 @@ def from_url(
 
 @router.post("/api/query")
 async def post_query(
-    request: Request, query: Annotated[Query, Depends(from_body)], engine: TheEngine
+    request: Request,
+    query: Annotated[Query, Depends(from_body)],
+    engine: TheEngine,
+    account: TheAccount,
 ) -> QueryResponse:
     """Ask the cascade."""
-    return QueryResponse.of(await while_connected(request, engine.ask(query)))
+    return QueryResponse.of(await while_connected(request, engine.ask(query, account)))
 
 
 @router.get("/api/query")
 async def get_query(
-    request: Request, query: Annotated[Query, Depends(from_url)], engine: TheEngine
+    request: Request,
+    query: Annotated[Query, Depends(from_url)],
+    engine: TheEngine,
+    account: TheAccount,
 ) -> QueryResponse:
     """Ask the cascade by URL; prefer POST, since URLs end up in other people's logs."""
-    return QueryResponse.of(await while_connected(request, engine.ask(query)))
+    return QueryResponse.of(await while_connected(request, engine.ask(query, account)))

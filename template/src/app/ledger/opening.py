@@ -1,0 +1,78 @@
+"""Which books are kept, and where: LEDGER_URL."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from app.about import about
+from app.cascade.errors import ConfigurationError
+from app.ledger import days
+from app.ledger.books import Ledger
+from app.ledger.memory import MemoryStore
+from app.ledger.sqlite import SqliteStore
+from app.ledger.store import Store
+from app.ledger.types import Budgets
+from app.settings import Settings
+
+MARGIN = 30.0
+"""Seconds beyond the deadline of a query, after which its reservation is that of a crash."""
+
+
+def choose(settings: Settings) -> Ledger:
+    """The ledger that the settings name; it is opened when it runs.
+
+    Raises:
+        ConfigurationError: it cannot be used as configured.
+    """
+    ledger = Ledger(
+        store(settings.ledger_url.get_secret_value()),
+        Budgets(settings.daily_budget, settings.key_daily_budget, settings.request_budget),
+        zone=days.zone(settings.ledger_timezone),
+        on_failure=settings.ledger_on_failure,
+        hold_seconds=settings.request_deadline_seconds + MARGIN,
+        keep_days=settings.ledger_keep_days,
+    )
+    ledger.check()
+    return ledger
+
+
+def check_shared(settings: Settings) -> None:
+    """Refuse books that no other process could read or keep.
+
+    Raises:
+        ConfigurationError: the ledger is one process's own.
+    """
+    if settings.ledger_url.get_secret_value() == "memory://":
+        raise ConfigurationError(
+            "LEDGER_URL=memory:// is known to one process alone: each of several workers would"
+            " spend a budget of its own, and no command can read it; sqlite:///file is shared"
+        )
+
+
+def store(url: str) -> Store:
+    """The store of a URL.
+
+    Raises:
+        ConfigurationError: there is none of that kind. The URL is not repeated: it may hold a
+            password.
+    """
+    scheme, _, rest = url.partition("://")
+    if url == "memory://":
+        return MemoryStore()
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return SqliteStore(Path(unquote(rest.removeprefix("/"))))
+    if scheme in ("redis", "rediss"):
+        return _redis(url)
+    raise ConfigurationError(
+        "LEDGER_URL: write sqlite:///file (sqlite:////absolute/file), redis://host:port/number,"
+        " rediss://… with TLS, or memory://"
+    )
+
+
+def _redis(url: str) -> Store:
+    try:
+        from app.ledger.redis import RedisStore
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "LEDGER_URL: Redis needs the extra of that name: `uv sync --extra redis`"
+        ) from None
+    return RedisStore(url, about().name)

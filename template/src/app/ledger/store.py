@@ -1,0 +1,110 @@
+"""What a place for the books has to do: hold, post and count whole numbers by name.
+
+A store knows nothing of money, time zones or prices; `books.py` does. So the stores can be small,
+and one set of tests holds for all of them.
+"""
+
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+EVERYBODY = "*"
+"""In the place of an account: all of them together. No account can have this name."""
+
+Scope = Literal["service", "account"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Units to be set aside for `seconds`, if the budgets of the day leave as many."""
+
+    id: str
+    account: str
+    units: int
+    seconds: float
+    day: str
+    budget: int
+    account_budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A hold that was not granted, and what is left of the budget that it would exceed."""
+
+    scope: Scope
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What one query adds to the books: to the totals, to its day, and as a record (JSON)."""
+
+    id: str
+    day: str
+    totals: Mapping[str, int]
+    usage: Mapping[str, int]
+    record: str
+    unbacked: bool
+    """No hold may be known for it; it is told from its own repetition by a mark."""
+
+
+class Store(Protocol):
+    """A place for the books. Every method is atomic, whichever processes share the place.
+
+    A hold ends by being posted or released, or after its time; even then it can be posted, once,
+    for it was spent all the same.
+
+    Raises (any method):
+        LedgerUnavailable: the place is out of reach; nothing is known of what was asked for.
+    """
+
+    kind: str
+
+    def check(self) -> None:
+        """Look at the place before the start, where that can be done without waiting.
+
+        Raises:
+            ConfigurationError: it cannot be used, and why.
+        """
+        ...
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """From start to stop."""
+        ...
+
+    def hold(self, hold: Hold) -> Coroutine[None, None, Refusal | None]:
+        """Set units aside, or say what is left. A second time with the same id is the first."""
+        ...
+
+    async def release(self, hold_id: str) -> None:
+        """Give back what was held, if it was."""
+        ...
+
+    async def post(self, posting: Posting) -> bool:
+        """End the hold and write the posting; False if it has been written before."""
+        ...
+
+    async def totals(self) -> dict[str, int]:
+        """The sums of all postings since the last `clear`, by name."""
+        ...
+
+    async def day(self, day: str) -> dict[str, int]:
+        """The sums of a day's postings, by `account/name`."""
+        ...
+
+    async def clear(self, totals: Mapping[str, int]) -> None:
+        """Begin the totals anew, with these. Days, records and holds stay."""
+        ...
+
+    def records(self, first_id: str, end_id: str) -> AsyncIterator[str]:
+        """The records with an id from the first on and before the end, in the order of ids."""
+        ...
+
+    async def forget(self, end_id: str) -> None:
+        """Delete the records before that id."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the place is within reach."""
+        ...

@@ -1,0 +1,115 @@
+"""The words of the books. Money is in US dollars, time in milliseconds unless it says otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from app.cascade.types import Outcome, Usage
+
+OnFailure = Literal["closed", "open"]
+"""What becomes of queries while the books are out of reach: refused, or answered unbudgeted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who pays: an API key by its name; `budget` is its own for a day, before the general one."""
+
+    id: str
+    budget: Decimal | None = None
+
+
+ANYONE = Account("anonymous")
+"""Where no keys are configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What may be spent: by all in a day, by each account in a day, and by one query."""
+
+    day: Decimal
+    account_day: Decimal | None = None
+    query: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One query as it ended: finished, failed or cancelled."""
+
+    outcome: Outcome
+    model: str | None
+    """The model that answered, if one did."""
+    cost: Decimal
+    saved: Decimal
+    latency_ms: float
+    usage: Usage
+    complexity: str
+    models: tuple[str, ...] = ()
+    """Every model that was asked, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money set aside for one query."""
+
+    id: str
+    amount: Decimal
+    account: Account = ANYONE
+    unbacked: bool = False
+    """Given while the books were out of reach; it counts once it is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry as it stands in the books."""
+
+    id: str
+    at: datetime
+    account: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class UsageOfDay:
+    """What one account used in one day."""
+
+    day: date
+    account: str
+    outcomes: Mapping[str, int]
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    saved: Decimal
+
+    @property
+    def queries(self) -> int:
+        return sum(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The books since they were opened or reset."""
+
+    queries: int
+    cost: Decimal
+    saved: Decimal
+    by_model: dict[str, int]
+    by_outcome: dict[str, int]
+    spent_today: Decimal
+    budget: Decimal
+    since: datetime | None = None
+    """The first entry's time, or the last reset's."""
+    latency: Mapping[int, int] = field(default_factory=dict)
+    """Answered queries by bucket of `latency.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the books are, for `/readiness`."""
+
+    kind: str
+    reachable: bool
+    on_failure: OnFailure
+    waiting: int
+    """Entries that are still to be written, because the books were out of reach."""

@@ -1,0 +1,125 @@
+"""One thread for one SQLite file: what arrives together is committed together.
+
+The event loop never waits for the disk or for another process's lock; it awaits a future.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from app.cascade.errors import ConfigurationError, LedgerUnavailable
+
+T = TypeVar("T")
+TOGETHER = 256
+"""Jobs in one transaction at most: other processes want the lock, too."""
+
+
+class Job(Generic[T]):
+    """Work for the thread, and where its outcome is awaited."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._outcome: T | None = None
+        self._failure: Exception | None = None
+        self.future: asyncio.Future[T] = self._loop.create_future()
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        self._failure = None
+        self._outcome = self._work(connection)
+
+    def fail(self, failure: Exception) -> None:
+        self._failure = failure
+
+    def tell(self) -> None:
+        # The loop may be gone, and with it whoever waited.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        if self.future.done():
+            return
+        if self._failure:
+            self.future.set_exception(self._failure)
+        else:
+            self.future.set_result(self._outcome)  # type: ignore[arg-type]
+
+
+class Writer:
+    """The thread; `connect` is called in it."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do the work in a transaction; it is done even if the caller is cancelled.
+
+        Raises:
+            LedgerUnavailable: the file cannot be used; nothing of the work is in it.
+        """
+        job = Job(work)
+        self._jobs.put(job)  # type: ignore[arg-type]
+        return await job.future
+
+    async def close(self) -> None:
+        """Finish what has been asked for, and end the thread."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        open_ = True
+        while open_:
+            batch: list[Job[object]] = []
+            job = self._jobs.get()
+            while job is not None:
+                batch.append(job)
+                if len(batch) == TOGETHER or self._jobs.empty():
+                    break
+                job = self._jobs.get()
+            open_ = job is not None
+            if batch:
+                self._commit(batch)
+        if self._connection:
+            self._connection.close()
+
+    def _commit(self, batch: list[Job[object]]) -> None:
+        failure = self._try(batch)
+        if failure and len(batch) > 1 and not isinstance(failure, sqlite3.OperationalError):
+            # One of them cannot be done; the others can.
+            for job in batch:
+                self._commit([job])
+            return
+        for job in batch:
+            if failure:
+                known = isinstance(failure, (sqlite3.Error, ConfigurationError))
+                job.fail(LedgerUnavailable(_reason(failure)) if known else failure)
+            job.tell()
+
+    def _try(self, batch: list[Job[object]]) -> Exception | None:
+        try:
+            connection = self._connection = self._connection or self._connect()
+            connection.execute("BEGIN IMMEDIATE")
+        except (sqlite3.Error, ConfigurationError) as failure:
+            return failure
+        try:
+            for job in batch:
+                job.run(connection)
+            connection.execute("COMMIT")
+        except Exception as failure:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            return failure
+        return None
+
+
+def _reason(failure: Exception) -> str:
+    """SQLite's own name for it, without a path."""
+    return str(getattr(failure, "sqlite_errorname", type(failure).__name__))
