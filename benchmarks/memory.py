@@ -3,7 +3,8 @@
     python benchmarks/memory.py [SERVICE] [--requests 20000]
 
 Boots the service in the directory SERVICE (the template itself unless said otherwise) on a stub of
-both upstreams, sends it requests of every kind, and prints its resident memory on the way.
+both upstreams, sends it requests of every kind, and prints its resident memory on the way. Fails if
+the second half of the requests adds more than a megabyte.
 """
 
 import asyncio
@@ -47,6 +48,8 @@ input_price = 0.15
 output_price = 0.60
 context = 100_000
 """
+LIMIT = 1.0
+"""MB by which memory may grow in the second half of the requests."""
 GOOD = "AI is the study and engineering of machines that learn, reason and perceive."
 POOR = "I don't know, maybe."
 
@@ -223,7 +226,10 @@ async def measure(url: str, pid: int, requests: int, clients: int, steps: int) -
     for (name, status), count in sorted(seen.items()):
         typer.echo(f"{count:>9}  {status or '-':>3}  {name}")
     half = sizes[len(sizes) // 2 - 1]
-    typer.echo(f"second half: {sizes[-1] - half:+.2f} MB")
+    growth = sizes[-1] - half
+    typer.echo(f"second half: {growth:+.2f} MB; at most {LIMIT} are allowed.")
+    if growth > LIMIT:
+        raise typer.Exit(1)
 
 
 def main(

@@ -474,7 +474,7 @@ def test_a_query_that_could_break_the_budget_reaches_no_model(
 def test_a_query_never_costs_more_than_was_reserved_for_it(ask: Ask, cascade_file: Path) -> None:
     query = Query.ask(f"{REJECTED} 中文 🙂", max_tokens=20)
     models = load(cascade_file).models
-    worst = pricing.worst_case(query.messages, query.max_tokens, (models["small"], models["large"]))
+    worst = pricing.worst_case(query, (models["small"], models["large"]))
     assert ask(query, budget=worst).fact.cost <= worst
 
 

@@ -1,12 +1,13 @@
 """What calls cost, to the last digit."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from app.cascade import pricing
 from app.cascade.config import Model
-from app.cascade.types import Message, Usage
+from app.cascade.types import Json, Query, Usage
 
 
 def model(**changes: object) -> Model:
@@ -29,7 +30,7 @@ def test_a_million_small_costs_add_up_exactly() -> None:
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    estimate = pricing.estimate((Message("user", "What is AI?"),), "A field of study.")
+    estimate = pricing.estimate(Query.ask("What is AI?"), "A field of study.")
     assert estimate == Usage(4 + pricing.FRAMING, 5, estimated=True)
 
 
@@ -58,11 +59,20 @@ def test_reasoning_and_cached_tokens_have_prices_of_their_own() -> None:
 
 def test_the_worst_case_covers_one_token_for_each_byte() -> None:
     text = "中文" * 10
-    worst = pricing.worst_case((Message("user", text),), 50, (model(),))
+    worst = pricing.worst_case(Query.ask(text, max_tokens=50), (model(),))
     assert worst >= pricing.cost(model(), Usage(len(text.encode()), 50))
 
 
 def test_the_worst_case_covers_every_model_that_may_be_asked() -> None:
-    messages = (Message("user", "hi"),)
-    one = pricing.worst_case(messages, 50, (model(),))
-    assert pricing.worst_case(messages, 50, (model(), model())) == 2 * one
+    one = pricing.worst_case(Query.ask("hi"), (model(),))
+    assert pricing.worst_case(Query.ask("hi"), (model(), model())) == 2 * one
+
+
+def test_the_worst_case_covers_tools_and_the_dearest_tokens() -> None:
+    query = Query.ask("hi", max_tokens=50)
+    tool: dict[str, Json] = {"type": "function", "function": {"description": "long " * 100}}
+    dear = model(output_price=1, reasoning_price=5)
+    without = pricing.worst_case(query, (dear,))
+    assert without >= pricing.cost(dear, Usage(2, 50, reasoning_tokens=50))
+    assert pricing.worst_case(replace(query, tools=(tool,)), (dear,)) > without
+    assert pricing.prompt_tokens(replace(query, tools=(tool,))) > pricing.prompt_tokens(query) + 100

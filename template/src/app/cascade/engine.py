@@ -101,7 +101,7 @@ class Engine:
 
     def _fitting(self, query: Query) -> Query:
         """The query as it fits: the verifier alone where the drafter's context is too small."""
-        needed = pricing.prompt_tokens(query.messages) + query.max_tokens
+        needed = pricing.prompt_tokens(query) + query.max_tokens
         verifier = self.models.verifier
         if needed > verifier.context:
             raise ContextExceeded(verifier.name, verifier.context)
@@ -110,7 +110,7 @@ class Engine:
     async def _reserve(self, query: Query, account: Account) -> Reservation:
         both = (self.models.drafter, self.models.verifier)
         models = both[1:] if query.force_direct else both
-        worst = pricing.worst_case(query.messages, query.max_tokens, models)
+        worst = pricing.worst_case(query, models)
         return await self._ledger.reserve(worst, account)
 
     async def _run(

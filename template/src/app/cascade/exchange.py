@@ -160,16 +160,16 @@ class Exchange:
             completion = await upstream.answer(self.query, on_text if self.emit else None)
         except UpstreamFault:
             if seen:
-                call.usage += pricing.estimate(self.query.messages, "".join(seen))
+                call.usage += pricing.estimate(self.query, "".join(seen))
             raise
         except asyncio.CancelledError:
             # The client left or time is up: the upstream charges for what it has done.
-            call.usage += pricing.estimate(self.query.messages, "".join(seen))
+            call.usage += pricing.estimate(self.query, "".join(seen))
             raise
         if completion.usage:
             call.usage += completion.usage
         elif completion.text or completion.tool_calls:
-            call.usage += pricing.estimate(self.query.messages, completion.text)
+            call.usage += pricing.estimate(self.query, completion.text)
         if not completion.text.strip() and not completion.tool_calls:
             raise UpstreamFault("empty")
         return completion

@@ -1,10 +1,12 @@
 """What a call costs: reported tokens times the prices of `cascade.toml`, in decimal."""
 
+import json
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 
 from app.cascade.config import Model
-from app.cascade.types import Message, Usage
+from app.cascade.types import Query, Usage
 
 PER_MILLION = Decimal(1_000_000)
 FRAMING = 4
@@ -28,14 +30,14 @@ def cost(model: Model, usage: Usage) -> Decimal:
     ) / PER_MILLION
 
 
-def estimate(messages: tuple[Message, ...], text: str) -> Usage:
+def estimate(query: Query, text: str) -> Usage:
     """Tokens where the upstream reported none, marked as an estimate."""
-    return Usage(prompt_tokens(messages), tokens(text), estimated=True)
+    return Usage(prompt_tokens(query), tokens(text), estimated=True)
 
 
-def prompt_tokens(messages: tuple[Message, ...]) -> int:
-    """About as many tokens as a conversation has."""
-    return sum(tokens(message.content) + FRAMING for message in messages)
+def prompt_tokens(query: Query) -> int:
+    """About as many tokens as a query has."""
+    return sum(map(tokens, _texts(query))) + FRAMING * len(query.messages)
 
 
 def tokens(text: str) -> int:
@@ -47,12 +49,26 @@ def tokens(text: str) -> int:
     return sum(1 for _ in PIECE.finditer(text))
 
 
-def worst_case(
-    messages: tuple[Message, ...], max_tokens: int, models: tuple[Model, ...]
-) -> Decimal:
+def worst_case(query: Query, models: tuple[Model, ...]) -> Decimal:
     """An upper bound in US dollars for asking every one of `models` once.
 
     No tokenizer makes more tokens than the text has bytes.
     """
-    prompt = sum(len(message.content.encode()) + 2 * FRAMING for message in messages)
-    return sum((cost(model, Usage(prompt, max_tokens)) for model in models), start=Decimal(0))
+    size = sum(len(text.encode()) for text in _texts(query))
+    prompt = size + 2 * FRAMING * len(query.messages)
+    dearest = (
+        prompt * max(model.input_price, model.cached_price)
+        + query.max_tokens * max(model.output_price, model.thinking_price)
+        for model in models
+    )
+    return sum(dearest, start=Decimal(0)) / PER_MILLION
+
+
+def _texts(query: Query) -> Iterator[str]:
+    """Whatever of a query becomes tokens."""
+    for message in query.messages:
+        yield message.content
+        for call in message.tool_calls:
+            yield f"{call.name}{call.arguments}"
+    for schema in (*query.tools, *query.options.values()):
+        yield json.dumps(schema, ensure_ascii=False)
