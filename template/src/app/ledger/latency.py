@@ -23,5 +23,5 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     for number in sorted(counts):
         seen += counts[number]
         if seen >= max(rank, 1):
-            return float(RATIO ** (number - 0.5))
+            return round(math.pow(RATIO, number - 0.5), 1)
     return None

@@ -99,7 +99,7 @@ class Totals:
     spent_today: Decimal
     budget: Decimal
     since: datetime | None = None
-    """The first entry's time, or the last reset's."""
+    """The last reset's time, if there was one."""
     latency: Mapping[int, int] = field(default_factory=dict)
     """Answered queries by bucket of `latency.py`."""
 
