@@ -93,3 +93,12 @@ def test_metrics_want_no_key(serve: Serve) -> None:
 def test_no_label_holds_a_prompt(fresh: httpx.Client) -> None:
     fresh.post("/api/query", json={"query": "a secret prompt"})
     assert "secret" not in fresh.get("/metrics").text
+
+
+def test_books_out_of_reach_are_told(fresh: httpx.Client, serve: Serve) -> None:
+    assert value(fresh, "cascadeflow_ledger_reachable") == 1
+    # Nothing listens at that port.
+    astray = serve(ledger_url="redis://127.0.0.1:1/0", ledger_on_failure="open")
+    assert astray.post("/api/query", json={"query": ACCEPTED}).status_code == 200
+    assert value(astray, "cascadeflow_ledger_reachable") == 0
+    assert value(astray, "cascadeflow_ledger_waiting_entries") == 1

@@ -1,10 +1,11 @@
 """`/metrics`: counters of the cascade for Prometheus, in US dollars, seconds and tokens."""
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from app.features import Feature
+from app.http.dependencies import TheLedger
 from app.ledger import Entry
 from app.settings import Settings
 
@@ -46,6 +47,14 @@ def feature(_: Settings) -> Feature:
         registry=registry,
     )
     tokens = Counter("cascadeflow_tokens", "Tokens", ["direction"], registry=registry)
+    reachable = Gauge(
+        "cascadeflow_ledger_reachable", "1 while the books can be written", registry=registry
+    )
+    waiting = Gauge(
+        "cascadeflow_ledger_waiting_entries",
+        "Entries that are still to be written",
+        registry=registry,
+    )
 
     def observe(entry: Entry) -> None:
         queries.labels(entry.outcome, entry.model or "none").inc()
@@ -58,8 +67,11 @@ def feature(_: Settings) -> Feature:
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(ledger: TheLedger) -> Response:
         """The exposition format of Prometheus."""
+        health = await ledger.health()
+        reachable.set(health.reachable)
+        waiting.set(health.waiting)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Feature(name="prometheus", open_routers=[router], observers=[observe])
