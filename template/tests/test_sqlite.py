@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_a_file_that_cannot_be_the_ledger_is_refused_and_left_as_it_is(
 def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="unable to open database file"):
         SqliteStore(tmp_path / "missing" / "ledger.sqlite3").check()
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        stores = [SqliteStore(tmp_path / f"{number}.sqlite3") for _ in range(8)]
+        with ThreadPoolExecutor(len(stores)) as threads:
+            list(threads.map(SqliteStore.check, stores))
 
 
 def test_another_process_that_has_the_lock_never_stalls_the_loop(tmp_path: Path) -> None:

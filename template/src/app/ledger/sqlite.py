@@ -104,16 +104,25 @@ class SqliteStore:
         return await self._writer.run(work)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare(connection)
+            except BaseException as failure:
+                connection.close()
+                # WAL is turned on without waiting for others who open the file, whatever `timeout`.
+                if not _is_busy(failure) or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+            else:
+                return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # In one transaction: another process may be making the file.
+        connection.execute("BEGIN")
         self._is_ours(connection)
+        connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the service loses nothing; one of the machine perhaps the last moments.
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -143,6 +152,11 @@ class SqliteStore:
                 f"LEDGER_URL: the ledger {self._path} is from a newer version of this service"
             )
         return bool(tables)
+
+
+def _is_busy(failure: BaseException) -> bool:
+    # The lower byte is the kind of an extended code.
+    return getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:
