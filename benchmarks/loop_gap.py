@@ -162,7 +162,7 @@ async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, in
                 "CASCADE_FILE": str(file),
                 "SIMULATOR": "off",
                 "LOG_LEVEL": "WARNING",
-                "DAILY_BUDGET": "1000000000",
+                "DAILY_BUDGET": "1000000",
                 "RATE_LIMIT": "1000000000",
                 "MAX_QUERY_CHARS": "1000000",
             },
