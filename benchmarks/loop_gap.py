@@ -13,23 +13,19 @@ import asyncio
 import http.client
 import json
 import multiprocessing
-import os
-import signal
-import socket
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
-import memory
+import stage
 import typer
 from aiohttp import web
+from memory import GOOD
 
 SHAPES = {
     "combine with": "combine with ",
@@ -109,8 +105,7 @@ def text_of(shape: str, size: int) -> str:
 class Upstream:
     """Both models. They report no usage, so that the service has to estimate it."""
 
-    says: str = memory.GOOD
-    url: str = field(default="", init=False)
+    says: str = GOOD
 
     async def answer(self, request: web.Request) -> web.Response:
         if not (await request.json()).get("stream"):
@@ -122,65 +117,12 @@ class Upstream:
         return web.Response(text=text, content_type="text/event-stream")
 
 
-@asynccontextmanager
-async def upstream() -> AsyncIterator[Upstream]:
-    found = Upstream()
-    app = web.Application(client_max_size=10_000_000)
-    app.router.add_post("/v1/chat/completions", found.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
-        yield found
-    finally:
-        await runner.cleanup()
-
-
-# --- the service ----------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, int]]:
-    """The host and port of a service that takes long texts."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        file = memory.write_cascade(Path(folder), endpoint)
-        models = file.read_text(encoding="utf-8").replace("100_000", "10_000_000")
-        file.write_text(models, encoding="utf-8")
-        own = directory / ".venv" / "bin" / "python"
-        process = await asyncio.create_subprocess_exec(
-            str(own if own.exists() else sys.executable),
-            *("-m", "app", "serve", "--port", str(port)),
-            cwd=folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(directory / "src"),
-                "CASCADE_FILE": str(file),
-                "SIMULATOR": "off",
-                "LOG_LEVEL": "WARNING",
-                "DAILY_BUDGET": "1000000",
-                "RATE_LIMIT": "1000000000",
-                "MAX_QUERY_CHARS": "1000000",
-            },
-        )
-        try:
-            await memory.ready(f"http://127.0.0.1:{port}")
-            yield "127.0.0.1", port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-
-
 # --- the second client ----------------------------------------------------------------------------
 
 
-def watch(host: str, port: int, orders: Connection) -> None:
+def watch(port: int, orders: Connection) -> None:
     """Ask for `/liveness` forever; an order begins a new measurement and returns the last, in s."""
-    client = http.client.HTTPConnection(host, port, timeout=60)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     longest, last = 0.0, time.perf_counter()
     while True:
         client.request("GET", "/liveness")
@@ -195,10 +137,10 @@ def watch(host: str, port: int, orders: Connection) -> None:
 
 
 @contextmanager
-def watching(host: str, port: int) -> Iterator[Connection]:
+def watching(port: int) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    process = context.Process(target=watch, args=(host, port, its), daemon=True)
+    process = context.Process(target=watch, args=(port, its), daemon=True)
     process.start()
     try:
         yield mine
@@ -261,9 +203,16 @@ async def least_gap(
 
 
 async def run(directory: Path, limit: float) -> bool:
-    async with upstream() as models, service(directory, models.url) as (host, port):
-        with watching(host, port) as orders:
-            async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+    models = Upstream()
+    async with (
+        stage.serving(models.answer, most_bytes=10_000_000) as endpoint,
+        stage.service(directory, endpoint, context=10_000_000, MAX_QUERY_CHARS="1000000") as (
+            port,
+            _,
+        ),
+    ):
+        with watching(port) as orders:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
                 return await measure(session, models, orders, limit)
 
 
@@ -281,14 +230,14 @@ async def measure(
             text = text_of(piece, size)
             row = []
             for place in PLACES:
-                models.says = memory.GOOD if place in ("query", "history") else text
+                models.says = GOOD if place in ("query", "history") else text
                 path, body = request_of(place, text)
                 status, found = await least_gap(session, orders, path, json.dumps(body).encode())
                 worst = max(worst, found)
                 # A service may have been made without that path.
                 row.append(f"{found:.1f}" if status == 200 else f"({status})")
             typer.echo(f"| {shape} | {size:,} | {' | '.join(row)} |")
-    models.says = memory.GOOD
+    models.says = GOOD
     typer.echo("\n| body | status | longest gap |\n|---|---:|---:|")
     for name, (path, content) in BODIES.items():
         status, found = await least_gap(session, orders, path, content)
@@ -299,7 +248,7 @@ async def measure(
 
 
 def main(
-    service: Annotated[Path, typer.Argument(help="directory of a service")] = memory.TEMPLATE,
+    service: Annotated[Path, typer.Argument(help="directory of a service")] = stage.TEMPLATE,
     limit: Annotated[float, typer.Option(help="the longest gap allowed, in ms")] = 50,
 ) -> None:
     """Send a service text that is slow to analyse, and watch whether it answers others."""

@@ -9,45 +9,18 @@ the second half of the requests adds more than a megabyte.
 
 import asyncio
 import json
-import os
 import random
-import signal
-import socket
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
+import stage
 import typer
 from aiohttp import web
 
-TEMPLATE = Path(__file__).parents[1] / "template"
-CASCADE = """
-[cascade]
-drafter = "small"
-verifier = "large"
-[simulator]
-drafter = "none"
-verifier = "none"
-[models.none]
-provider = "simulator"
-input_price = 0
-output_price = 0
-context = 1
-"""
-MODEL = """
-[models.{name}]
-provider = "openai"
-endpoint = "{endpoint}"
-input_price = 0.15
-output_price = 0.60
-context = 100_000
-"""
 LIMIT = 1.0
 """MB by which memory may grow in the second half of the requests."""
 GOOD = "AI is the study and engineering of machines that learn, reason and perceive."
@@ -105,75 +78,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return web.Response(text=f"{lines}data: [DONE]\n\n", content_type="text/event-stream")
 
 
-@asynccontextmanager
-async def upstream() -> AsyncIterator[str]:
-    """The stub's base URL."""
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
 # --- the service ----------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def service(directory: Path, endpoint: str) -> AsyncIterator[tuple[str, int]]:
-    """The service's URL and process id."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        file = write_cascade(Path(folder), endpoint)
-        own = directory / ".venv" / "bin" / "python"
-        process = await asyncio.create_subprocess_exec(
-            str(own if own.exists() else sys.executable),
-            *("-m", "app", "serve", "--port", str(port)),
-            cwd=folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(directory / "src"),
-                "CASCADE_FILE": str(file),
-                "SIMULATOR": "off",
-                "LOG_LEVEL": "WARNING",
-                "DAILY_BUDGET": "1000000",
-                "RATE_LIMIT": "1000000000",
-                "UPSTREAM_ATTEMPTS": "1",
-                "BREAKER_FAILURES": "1000000000",
-            },
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            await ready(url)
-            yield url, process.pid
-        finally:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-
-
-def write_cascade(folder: Path, endpoint: str) -> Path:
-    models = (MODEL.format(name=name, endpoint=endpoint) for name in ("small", "large"))
-    file = folder / "cascade.toml"
-    file.write_text(CASCADE + "".join(models), encoding="utf-8")
-    return file
-
-
-async def ready(url: str) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-        while True:
-            try:
-                async with session.get(f"{url}/readiness") as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 def resident(pid: int) -> float:
@@ -199,8 +104,13 @@ async def send(session: aiohttp.ClientSession, url: str, kind: Kind) -> int:
 
 
 async def run(directory: Path, requests: int, clients: int, steps: int) -> None:
-    async with upstream() as endpoint, service(directory, endpoint) as (url, pid):
-        await measure(url, pid, requests, clients, steps)
+    async with (
+        stage.serving(answer) as endpoint,
+        stage.service(
+            directory, endpoint, UPSTREAM_ATTEMPTS="1", BREAKER_FAILURES="1000000000"
+        ) as (port, pid),
+    ):
+        await measure(f"http://127.0.0.1:{port}", pid, requests, clients, steps)
 
 
 async def measure(url: str, pid: int, requests: int, clients: int, steps: int) -> None:
@@ -233,7 +143,7 @@ async def measure(url: str, pid: int, requests: int, clients: int, steps: int) -
 
 
 def main(
-    service: Annotated[Path, typer.Argument(help="directory of a service")] = TEMPLATE,
+    service: Annotated[Path, typer.Argument(help="directory of a service")] = stage.TEMPLATE,
     requests: int = 20_000,
     clients: int = 20,
     steps: Annotated[int, typer.Option(help="how often to look; even")] = 10,

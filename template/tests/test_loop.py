@@ -21,8 +21,7 @@ from app.cascade.engine import Engine
 from app.cascade.routing import Router
 from app.cascade.types import Answer, Completion, Message, Query
 from app.cascade.upstream import OnText
-from app.ledger.memory import MemoryLedger
-from tests.conftest import CASCADE
+from tests.conftest import CASCADE, ledger_in_memory
 
 SHAPES = [
     *("combine with ", "a", "QUJDRGVm+/09", "https://example.com/", "分析这个问题", "1", "1 + "),
@@ -110,7 +109,7 @@ def ask(place: str, text: str) -> Answer:
 
     async def asked() -> Answer:
         engine = Engine(
-            MODELS, {"drafter": says, "verifier": says}, MemoryLedger(Decimal(10**6)), 60
+            MODELS, {"drafter": says, "verifier": says}, ledger_in_memory(Decimal(10**6)), 60
         )
         return await engine.ask(question(place, text))
 

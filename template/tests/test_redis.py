@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import Ledger, pump
 from app.ledger.opening import store
-from tests.conftest import Serve
+from tests.conftest import Serve, watched
 from tests.redis_server import RedisServer
 from tests.test_ledger import Place, entry, records, run, spend
 
@@ -20,23 +18,6 @@ from tests.test_ledger import Place, entry, records, run, spend
 def place(redis_server: RedisServer) -> Place:
     redis_server.forget_everything()
     return Place(redis_server.url)
-
-
-@asynccontextmanager
-async def watched() -> AsyncIterator[list[float]]:
-    """How long each turn of the event loop took, in seconds."""
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(0.001)
-            gaps.append(loop.time() - before)
-
-    watching = asyncio.create_task(watch())
-    yield gaps
-    watching.cancel()
 
 
 async def written(ledger: Ledger) -> None:

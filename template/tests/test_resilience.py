@@ -14,9 +14,16 @@ from app import runtime
 from app.cascade.errors import CascadeError, FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.types import Query
-from app.ledger.memory import MemoryLedger
 from app.settings import Settings
-from tests.conftest import Answering, Stub, answer_json, answer_text, cascade_toml, speak
+from tests.conftest import (
+    Answering,
+    Stub,
+    answer_json,
+    answer_text,
+    cascade_toml,
+    ledger_in_memory,
+    speak,
+)
 
 ANSWER = {"choices": [{"message": {"content": "Four."}, "finish_reason": "stop"}]}
 DIRECTLY = Query.ask("What is 2+2?", force_direct=True)
@@ -189,7 +196,7 @@ def ask(make_settings: Callable[..., Settings], tmp_path: Path) -> Ask:
         chosen = make_settings(cascade_file=path, **settings)
 
         async def go() -> list[str | None]:
-            models, ledger = runtime.configure(chosen), MemoryLedger(Decimal(10))
+            models, ledger = runtime.configure(chosen), ledger_in_memory(Decimal(10))
             async with runtime.running(chosen, models, ledger) as engine:
                 answers: list[str | None] = []
                 for _ in range(times):

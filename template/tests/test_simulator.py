@@ -15,11 +15,10 @@ import pytest
 
 from app import runtime
 from app.cascade.types import Query
-from app.ledger.memory import MemoryLedger
 from app.settings import Settings
 from app.simulator import LARGE, MODELS, SMALL, SimulatorConfig, create_simulator, running
 from app.simulator.mind import think
-from tests.conftest import eventually
+from tests.conftest import eventually, ledger_in_memory
 
 INSTANT = SimulatorConfig(latency_scale=0)
 
@@ -91,7 +90,7 @@ def test_the_cascade_accepts_rejects_and_skips_drafts(
 ) -> None:
     async def outcomes() -> dict[str, str]:
         settings = make_settings()
-        models, ledger = runtime.configure(settings), MemoryLedger(Decimal(100))
+        models, ledger = runtime.configure(settings), ledger_in_memory(Decimal(100))
         async with runtime.running(settings, models, ledger) as engine:
             answers = await asyncio.gather(*(engine.ask(Query.ask(p)) for p in expected))
         assert {answer.finish_reason for answer in answers if answer.draft_accepted} == {"stop"}

@@ -20,9 +20,8 @@ from app.cascade.engine import Engine
 from app.cascade.routing import STRICTNESS
 from app.cascade.types import Completion, Query, Role, Usage
 from app.cascade.upstream import OnText, Upstream
-from app.ledger.memory import MemoryLedger
 from tests import record_verdicts
-from tests.conftest import CASCADE
+from tests.conftest import CASCADE, ledger_in_memory
 from tests.record_verdicts import LOGPROBS, VERIFIED, Case, Verdict
 
 VERSION, CASES = record_verdicts.read()
@@ -53,7 +52,7 @@ def our_verdicts(cases: Sequence[Case], models: ActiveCascade) -> list[Verdict]:
     upstreams: dict[Role, Upstream] = {"drafter": drafter, "verifier": Scripted()}
 
     async def decide() -> list[Verdict]:
-        engine = Engine(models, upstreams, MemoryLedger(Decimal(10**6)), deadline=60)
+        engine = Engine(models, upstreams, ledger_in_memory(Decimal(10**6)), deadline=60)
         verdicts = []
         for case in cases:
             drafter.completion = case.completion

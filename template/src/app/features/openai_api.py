@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -59,7 +59,7 @@ def _sendable(value: JsonT) -> JsonT:
 Sendable = AfterValidator(_sendable)
 
 
-def _at_most(length: int) -> Any:  # noqa: ANN401
+def _at_most(length: int) -> object:
     """Bounds a list, and tells of its first bad item alone: to list them all takes long."""
     return Field(max_length=length, fail_fast=True)
 

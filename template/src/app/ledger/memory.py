@@ -4,12 +4,8 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from decimal import Decimal
 
-from app.ledger.books import Ledger
-from app.ledger.days import Clock, utc_now
 from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
-from app.ledger.types import Budgets
 
 RECORDS = 500
 """The newest that are kept."""
@@ -109,11 +105,3 @@ class MemoryStore:
             self._expired[oldest] = None
             if len(self._expired) > EXPIRED:
                 del self._expired[next(iter(self._expired))]
-
-
-class MemoryLedger(Ledger):
-    """Books for one process: to try things, for tests, and where no disk can be written."""
-
-    def __init__(self, budget: Decimal | Budgets, clock: Clock = utc_now) -> None:
-        budgets = budget if isinstance(budget, Budgets) else Budgets(budget)
-        super().__init__(MemoryStore(), budgets, clock=clock)
