@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
-from app.http import keys, logs
+from app.http import logs
 from tests.conftest import (
     ACCEPTED,
     CASCADE,
@@ -211,26 +211,6 @@ def test_ask_needs_no_key_to_try(run: Run) -> None:
     result = run("ask", ACCEPTED, CASCADE_FILE=str(CASCADE), SIMULATOR="auto")
     assert result.exit_code == 0
     assert "simulator" in result.stdout.splitlines()[0]
-
-
-# --- keys -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("options", "role"), [([], "use"), (["--admin"], "admin")])
-def test_keys_create_prints_a_key_and_the_entry_that_accepts_it(
-    run: Run, options: list[str], role: str
-) -> None:
-    result = run("keys", "create", "ann", *options)
-    assert result.exit_code == 0
-    entry = result.stdout.split()[-1]
-    (accepted,) = keys.parse(entry)
-    assert (accepted.name, accepted.role) == ("ann", role)
-
-
-def test_keys_create_refuses_a_name_that_cannot_be_one(run: Run) -> None:
-    result = run("keys", "create", "ann smith")
-    assert result.exit_code == 1
-    assert "name" in result.stderr
 
 
 # --- serve ----------------------------------------------------------------------------------------
