@@ -118,6 +118,35 @@ def test_an_unsafe_production_is_refused(run: Run, command: str) -> None:
     assert "API_KEYS is empty" in result.stderr
 
 
+@pytest.mark.parametrize("url", ["sqlite:///ledger.sqlite3", "memory://"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "my-machine"])
+def test_other_machines_are_not_served_without_keys(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("serve", "--host", host, LEDGER_URL=url)
+    assert result.exit_code == 1
+    assert "`keys create NAME` makes one" in result.stderr
+    assert "on loopback only" in result.stderr
+
+
+def test_other_machines_are_served_with_a_key(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served: list[str] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("uvicorn.run", lambda *_, host, **__: served.append(host))
+    assert run("serve", "--host", "localhost").exit_code == 0
+    assert run("keys", "create", "ann").exit_code == 0
+    assert run("serve", "--host", "0.0.0.0").exit_code == 0
+    assert run("keys", "revoke", "ann").exit_code == 0
+    assert run("serve", "--host", "0.0.0.0").exit_code == 1
+    entry = f"ann:use:{'0' * 64}"
+    assert run("serve", "--host", "0.0.0.0", API_KEYS=entry).exit_code == 0
+    assert served == ["localhost", "0.0.0.0", "0.0.0.0"]
+
+
 def test_books_of_one_process_are_refused_for_several(run: Run) -> None:
     result = run("serve", "--workers", "2", LEDGER_URL="memory://")
     assert result.exit_code == 1
