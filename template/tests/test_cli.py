@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
-from app.http import keys, logs
+from app.http import logs
 from tests.conftest import (
     ACCEPTED,
     CASCADE,
@@ -118,6 +118,35 @@ def test_an_unsafe_production_is_refused(run: Run, command: str) -> None:
     assert "API_KEYS is empty" in result.stderr
 
 
+@pytest.mark.parametrize("url", ["sqlite:///ledger.sqlite3", "memory://"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "my-machine"])
+def test_other_machines_are_not_served_without_keys(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("serve", "--host", host, LEDGER_URL=url)
+    assert result.exit_code == 1
+    assert "`keys create NAME` makes one" in result.stderr
+    assert "on loopback only" in result.stderr
+
+
+def test_other_machines_are_served_with_a_key(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served: list[str] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("uvicorn.run", lambda *_, host, **__: served.append(host))
+    assert run("serve", "--host", "localhost").exit_code == 0
+    assert run("keys", "create", "ann").exit_code == 0
+    assert run("serve", "--host", "0.0.0.0").exit_code == 0
+    assert run("keys", "revoke", "ann").exit_code == 0
+    assert run("serve", "--host", "0.0.0.0").exit_code == 1
+    entry = f"ann:use:{'0' * 64}"
+    assert run("serve", "--host", "0.0.0.0", API_KEYS=entry).exit_code == 0
+    assert served == ["localhost", "0.0.0.0", "0.0.0.0"]
+
+
 def test_books_of_one_process_are_refused_for_several(run: Run) -> None:
     result = run("serve", "--workers", "2", LEDGER_URL="memory://")
     assert result.exit_code == 1
@@ -211,26 +240,6 @@ def test_ask_needs_no_key_to_try(run: Run) -> None:
     result = run("ask", ACCEPTED, CASCADE_FILE=str(CASCADE), SIMULATOR="auto")
     assert result.exit_code == 0
     assert "simulator" in result.stdout.splitlines()[0]
-
-
-# --- keys -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("options", "role"), [([], "use"), (["--admin"], "admin")])
-def test_keys_create_prints_a_key_and_the_entry_that_accepts_it(
-    run: Run, options: list[str], role: str
-) -> None:
-    result = run("keys", "create", "ann", *options)
-    assert result.exit_code == 0
-    entry = result.stdout.split()[-1]
-    (accepted,) = keys.parse(entry)
-    assert (accepted.name, accepted.role) == ("ann", role)
-
-
-def test_keys_create_refuses_a_name_that_cannot_be_one(run: Run) -> None:
-    result = run("keys", "create", "ann smith")
-    assert result.exit_code == 1
-    assert "name" in result.stderr
 
 
 # --- serve ----------------------------------------------------------------------------------------

@@ -143,8 +143,10 @@ def test_the_service_starts_with_what_an_overlay_sets(
     assert create_app(settings)
 
 
-def test_production_takes_its_keys_from_the_cluster() -> None:
-    (patch,) = read(TREE / "overlays" / "production" / "kustomization.yaml")["patches"]
+@pytest.mark.parametrize("overlay", ["dev", "production"])
+def test_an_overlay_takes_its_keys_from_the_cluster(overlay: str) -> None:
+    patches = read(TREE / "overlays" / overlay / "kustomization.yaml")["patches"]
+    (patch,) = [each for each in patches if "target" in each]
     (change,) = yaml.safe_load(patch["patch"])
     assert change["op"] == "add"
     assert change["path"] == "/spec/template/spec/containers/0/envFrom/-"

@@ -3,31 +3,31 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 from rich.text import Text
 
-from app import runtime, simulator
+from app import cli_keys, runtime, simulator
 from app.about import about
-from app.cascade.errors import CascadeError, ConfigurationError, UpstreamFault
+from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
-from app.http import keys as api_keys
-from app.http import logs
+from app.http import guard, logs
+from app.http.keyring import Keyring
 from app.http.problems import from_cascade
 from app.ledger import Account, Health, Ledger, export, opening
 from app.main import create_app
 from app.settings import Settings, load_settings
+from app.terminal import explained, fail
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
-keys_cli = typer.Typer(no_args_is_help=True, help="API keys.")
-cli.add_typer(keys_cli, name="keys")
+cli.add_typer(cli_keys.cli, name="keys")
 usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")
 cli.add_typer(usage_cli, name="usage")
 
@@ -51,13 +51,14 @@ def serve(
     reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
 ) -> None:
     """Run the service."""
-    with _explained():
+    with explained():
         settings = load_settings(Settings)
         # Whatever stops a start stops it here, with a sentence, and not in each worker.
-        ledger: Ledger = create_app(settings).state.ledger
+        app = create_app(settings)
         if workers > 1:
             opening.check_shared(settings)
-        asyncio.run(_reach(ledger))
+        asyncio.run(_reach(app))
+        guard.check_start(app.state.keyring, settings.environment, host)
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
@@ -84,21 +85,20 @@ def ask(
 ) -> None:
     """Ask the cascade and watch it answer."""
     if not query.strip():
-        _fail("The question is empty.")
+        fail("The question is empty.")
     asked = Query.ask(
         query.strip(), max_tokens=max_tokens, temperature=temperature, force_direct=direct
     )
-    with _explained():
+    with explained():
         asyncio.run(_ask(load_settings(Settings), asked))
 
 
 @cli.command()
 def check() -> None:
     """Check settings, cascade.toml, keys and upstreams, without spending a token."""
-    with _explained():
+    with explained():
         settings = load_settings(Settings)
-        ledger: Ledger = create_app(settings).state.ledger
-        ok = asyncio.run(_check(settings, ledger))
+        ok = asyncio.run(_check(settings, create_app(settings)))
     if not ok:
         raise typer.Exit(1)
 
@@ -110,18 +110,6 @@ def simulate(host: Host = "127.0.0.1", port: Port = 8001) -> None:
     uvicorn.run(
         simulator.create_simulator(), host=host, port=port, log_config=None, access_log=False
     )
-
-
-@keys_cli.command()
-def create(
-    name: Annotated[str, typer.Argument(help="Who will use it.")],
-    admin: Annotated[bool, typer.Option(help="May also reset the statistics.")] = False,
-) -> None:
-    """Make a key. It is shown once; the service keeps only its hash."""
-    with _explained():
-        key, entry = api_keys.create(name, "admin" if admin else "use")
-    typer.echo(f"key:                {key}")
-    typer.echo(f"add to API_KEYS:    {entry}")
 
 
 @usage_cli.callback()
@@ -141,7 +129,7 @@ def export_usage(
     ] = None,
 ) -> None:
     """Print usage by API key and day."""
-    with _explained():
+    with explained():
         settings = load_settings(Settings)
         opening.check_shared(settings)
         ledger = opening.choose(settings)
@@ -190,7 +178,7 @@ def _show(console: Console, event: Event) -> None:
             console.print(Text(_summary(event.answer), "dim"))
         case "error" if event.error:
             console.print()
-            _fail(from_cascade(event.error).detail)
+            fail(from_cascade(event.error).detail)
         case _:
             pass
 
@@ -206,22 +194,27 @@ def _summary(answer: Answer) -> str:
     )
 
 
-async def _reach(ledger: Ledger) -> Health:
-    """How the ledger is.
+async def _reach(app: FastAPI) -> Health:
+    """How the ledger is; the keyring knows its keys then, if they are within reach.
 
     Raises:
         ConfigurationError: it is there, and cannot be used.
     """
+    ledger: Ledger = app.state.ledger
+    keyring: Keyring = app.state.keyring
     async with ledger.running():
+        with suppress(LedgerUnavailable):
+            await keyring.look()
         return await ledger.health()
 
 
-async def _check(settings: Settings, ledger: Ledger) -> bool:
+async def _check(settings: Settings, app: FastAPI) -> bool:
     logs.configure("ERROR")
     models = runtime.configure(settings)
     typer.echo(f"settings: fine, for {settings.environment}")
     typer.echo(f"{settings.cascade_file}: fine, {models.strictness}")
-    health = await _reach(ledger)
+    health = await _reach(app)
+    guard.check_start(app.state.keyring, settings.environment)
     reached = health.reachable
     typer.echo(f"ledger ({health.kind}): {'reachable' if reached else 'unreachable'}")
     async with runtime.upstreams(settings, models) as connected:
@@ -237,21 +230,6 @@ async def _check(settings: Settings, ledger: Ledger) -> bool:
             else:
                 typer.echo(f"{role} {model.name} ({model.provider}): reachable")
     return reached
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as error:
-        _fail(str(error))
-    except CascadeError as error:
-        _fail(from_cascade(error).detail)
-
-
-def _fail(message: str) -> None:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
 
 
 def _exit(_: int, __: FrameType | None) -> None:

@@ -9,8 +9,8 @@ from starlette.middleware import Middleware
 
 from app import features, runtime
 from app.about import about
-from app.cascade.errors import ConfigurationError
-from app.http import keys, logs, problems
+from app.http import guard, keys, logs, problems
+from app.http.keyring import Keyring
 from app.http.requests import BodyLimit, RequestLog
 from app.ledger import opening
 from app.routes import health, query, stats
@@ -25,21 +25,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or load_settings(Settings)
     logs.configure(settings.log_level)
-    accepted_keys = keys.parse(settings.api_keys.get_secret_value())
-    if settings.environment == "production" and not accepted_keys:
-        raise ConfigurationError(
-            "API_KEYS is empty, and production does not run open;"
-            " `keys create NAME` prints an entry"
-        )
+    configured_keys = keys.parse(settings.api_keys.get_secret_value())
     models = runtime.configure(settings)
     installed = features.installed(settings)
     ledger = opening.choose(settings)
+    keyring = Keyring(configured_keys, ledger.keys)
+    guard.check_start(keyring, settings.environment)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         observers = [observer for feature in installed for observer in feature.observers]
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(ledger.running())
+            await stack.enter_async_context(keyring.running())
+            if not keyring.guarded:
+                guard.check_start(keyring, settings.environment)
             for feature in installed:
                 if feature.lifespan:
                     await stack.enter_async_context(feature.lifespan(app))
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=problems.responses(problems.ProblemDetail),
     )
     app.state.settings = settings
-    app.state.keys = accepted_keys
+    app.state.keyring = keyring
     app.state.ledger = ledger
     app.state.features = installed
     app.state.started = time.monotonic()
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.include_router(health.router)
     guards = [
-        Depends(keys.require("use")),
+        Depends(guard.require("use")),
         *(dependency for feature in installed for dependency in feature.dependencies),
     ]
     for router in (query.router, stats.router):

@@ -56,7 +56,7 @@ class Settings(EnvSettings):
     ledger_keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long single queries are kept; the sums of days are kept longer."""
     api_keys: SecretStr = SecretStr("")
-    """Comma-separated `name:role:sha256`; empty leaves the service open."""
+    """Comma-separated `name:role:sha256`, beside the keys that the ledger's place keeps."""
 
     max_query_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000

@@ -1,29 +1,24 @@
-"""API keys: `Authorization: Bearer KEY` or `X-API-Key: KEY`, kept as SHA-256 hashes.
+"""API keys, kept as SHA-256 hashes: in `API_KEYS`, and in the same place as the ledger.
 
 A key is 32 random bytes, so that a fast hash is enough: there is no password to guess.
 """
 
 import hashlib
-import hmac
+import json
 import re
 import secrets
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
-
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Literal, get_args
 
 from app.cascade.errors import ConfigurationError
-from app.http.problems import Problem
-from app.ledger import Account
 
 KeyRole = Literal["use", "admin"]
 NAME = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
 ENTRY = re.compile(r"\A([A-Za-z0-9._-]{1,64}):([a-z]+):([0-9a-f]{64})\Z")
-
-_bearer = HTTPBearer(auto_error=False, description="An API key")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key")
+DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
+FIELDS = {"name", "role", "digest", "budget", "limit", "expires", "created"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,52 @@ class ApiKey:
     name: str
     role: KeyRole
     digest: str
+    budget: Decimal | None = None
+    """US dollars a day, before `KEY_DAILY_BUDGET`."""
+    limit: int | None = None
+    """Requests a minute, before the general limit."""
+    expires: datetime | None = None
+    created: datetime | None = None
+
+    @property
+    def entry(self) -> str:
+        """How `API_KEYS` names it."""
+        return f"{self.name}:{self.role}:{self.digest}"
+
+    def expired(self) -> bool:
+        return self.expires is not None and self.expires <= datetime.now(UTC)
+
+
+def make(
+    name: str,
+    role: KeyRole,
+    *,
+    budget: Decimal | None = None,
+    limit: int | None = None,
+    expires: datetime | None = None,
+) -> tuple[str, ApiKey]:
+    """A new key, and what is kept of it.
+
+    Raises:
+        ConfigurationError: the name cannot be one.
+    """
+    if not NAME.match(name):
+        raise ConfigurationError(
+            "A key's name has 1 to 64 letters, digits, dots, underscores and hyphens."
+        )
+    key = secrets.token_urlsafe(32)
+    now = datetime.now(UTC).replace(microsecond=0)
+    return key, ApiKey(name, role, digest(key), budget, limit, expires, now)
+
+
+def create(name: str, role: KeyRole) -> tuple[str, str]:
+    """A new key, and the entry for `API_KEYS` that accepts it.
+
+    Raises:
+        ConfigurationError: the name cannot stand in an entry.
+    """
+    key, made = make(name, role)
+    return key, made.entry
 
 
 def parse(entries: str) -> tuple[ApiKey, ...]:
@@ -47,64 +88,62 @@ def parse(entries: str) -> tuple[ApiKey, ...]:
         if not found or found[2] not in get_args(KeyRole):
             raise ConfigurationError(
                 f"API_KEYS: entry {number} is not name:role:sha256 with the role use or admin;"
-                " the command `keys create` prints one"
+                " the command `keys create NAME --entry` prints one"
             )
-        role: KeyRole = "admin" if found[2] == "admin" else "use"
-        keys.append(ApiKey(found[1], role, found[3]))
+        keys.append(ApiKey(found[1], _role(found[2]), found[3]))
     return tuple(keys)
 
 
-def create(name: str, role: KeyRole) -> tuple[str, str]:
-    """A new key, and the entry for `API_KEYS` that accepts it.
+def write(key: ApiKey) -> str:
+    """What the ledger's place keeps of a key, as JSON."""
+    fields = {
+        "name": key.name,
+        "role": key.role,
+        "digest": key.digest,
+        "budget": None if key.budget is None else str(key.budget),
+        "limit": key.limit,
+        "expires": key.expires.isoformat() if key.expires else None,
+        "created": key.created.isoformat() if key.created else None,
+    }
+    return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def read(text: str) -> ApiKey:
+    """The opposite.
 
     Raises:
-        ConfigurationError: the name cannot stand in an entry.
+        ValueError: it is not of that form. A field that is not known here, from a newer version
+            perhaps, may narrow what the key is for: such a key is better not accepted.
     """
-    if not NAME.match(name):
-        raise ConfigurationError(
-            "A key's name has 1 to 64 letters, digits, dots, underscores and hyphens."
+    fields = json.loads(text)
+    try:
+        unknown = set(fields) - FIELDS
+        if unknown or not NAME.match(fields["name"]) or not DIGEST.match(fields["digest"]):
+            raise ValueError("not a key")
+        budget, limit = fields.get("budget"), fields.get("limit")
+        return ApiKey(
+            fields["name"],
+            _role(fields["role"]),
+            fields["digest"],
+            None if budget is None else Decimal(budget),
+            None if limit is None else int(limit),
+            _moment(fields.get("expires")),
+            _moment(fields.get("created")),
         )
-    key = secrets.token_urlsafe(32)
-    return key, f"{name}:{role}:{_digest(key)}"
+    except (TypeError, KeyError, InvalidOperation) as failure:
+        raise ValueError("not a key") from failure
 
 
-def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]]:
-    """A dependency that lets a request pass if its key has the role, or if no keys are configured.
-
-    Raises:
-        Problem: 401 without a known key, 403 where the key's role is not enough.
-    """
-
-    async def check(
-        request: Request,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-        header: Annotated[str | None, Depends(_header)],
-    ) -> ApiKey | None:
-        keys: tuple[ApiKey, ...] = request.app.state.keys
-        if not keys:
-            return None
-        given = bearer.credentials if bearer else header
-        key = _find(keys, given) if given else None
-        if key is None:
-            raise Problem(
-                401,
-                "unauthorized",
-                "This service needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY.",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        if role == "admin" and key.role != "admin":
-            raise Problem(403, "forbidden", "This needs a key with the role admin.")
-        request.state.account = Account(key.name)
-        return key
-
-    return check
-
-
-def _find(keys: tuple[ApiKey, ...], given: str) -> ApiKey | None:
-    digest = _digest(given)
-    matches = [key for key in keys if hmac.compare_digest(key.digest, digest)]
-    return matches[0] if matches else None
-
-
-def _digest(key: str) -> str:
+def digest(key: str) -> str:
+    """What is kept in the place of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _role(text: str) -> KeyRole:
+    if text not in get_args(KeyRole):
+        raise ValueError("not a role")
+    return "admin" if text == "admin" else "use"
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)

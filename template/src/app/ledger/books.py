@@ -14,7 +14,7 @@ from typing import TypeVar
 from app.cascade.errors import BudgetExceeded, LedgerUnavailable
 from app.ledger import days, entries, money
 from app.ledger.days import Clock, utc_now
-from app.ledger.store import Hold, Posting, Refusal, Store
+from app.ledger.store import Hold, KeyStore, Posting, Refusal, Store
 from app.ledger.types import (
     ANYONE,
     Account,
@@ -68,6 +68,11 @@ class Ledger:
         self._waiting: deque[Posting] = deque()
         self._down_until = 0.0
         self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def keys(self) -> KeyStore | None:
+        """The API keys that the store keeps beside the books; None if it keeps none."""
+        return self._store.keys
 
     def check(self) -> None:
         """Look whether the store can be used.

@@ -17,6 +17,7 @@ class MemoryStore:
     """Dictionaries."""
 
     kind = "memory"
+    keys = None
 
     def __init__(self) -> None:
         self._holds: dict[str, tuple[str, int, float]] = {}

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import pump, scripts
 from app.ledger.pump import Pump, Script
+from app.ledger.redis_keys import RedisKeys
 from app.ledger.store import Hold, Posting, Refusal, Scope
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class RedisStore:
         self._url = url
         self._name = name
         self._pump: Pump | None = None
+        self.keys = RedisKeys(self._opened, self._key("keys"))
 
     def check(self) -> None:
         try:

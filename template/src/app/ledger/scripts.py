@@ -108,6 +108,33 @@ return 1
 """
 )
 
+# An edition that is already there is that of the same step, run before: it has been done.
+ADD_KEY = """
+local keys = KEYS[1]
+local field, edition, name, entry = unpack(ARGV)
+if redis.call('HGET', keys, field) == edition then
+  return 1
+end
+if redis.call('HSETNX', keys, name, entry) == 0 then
+  return 0
+end
+redis.call('HSET', keys, field, edition)
+return 1
+"""
+
+REMOVE_KEY = """
+local keys = KEYS[1]
+local field, edition, name = unpack(ARGV)
+if redis.call('HGET', keys, field) == edition then
+  return 1
+end
+if redis.call('HDEL', keys, name) == 0 then
+  return 0
+end
+redis.call('HSET', keys, field, edition)
+return 1
+"""
+
 CLEAR = """
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], unpack(ARGV))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
+from app.ledger import sqlite_keys
 from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
 from app.ledger.writer import Writer
 
@@ -44,6 +45,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer: Writer | None = None
+        self.keys = sqlite_keys.SqliteKeys(self._run)
 
     def check(self) -> None:
         try:
@@ -133,6 +135,7 @@ class SqliteStore:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {MARK}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(sqlite_keys.SCHEMA)
         connection.execute("COMMIT")
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:

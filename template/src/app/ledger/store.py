@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 EVERYBODY = "*"
 """In the place of an account: all of them together. No account can have this name."""
 
+EDITION = ""
+"""In the place of an API key's name: what changes with every change of the keys."""
+
 Scope = Literal["service", "account"]
 
 
@@ -49,6 +52,30 @@ class Posting:
     """No hold may be known for it; it is told from its own repetition by a mark."""
 
 
+class KeyStore(Protocol):
+    """A place for API keys by name; what it keeps of them is not its business.
+
+    Raises (any method):
+        LedgerUnavailable: the place is out of reach.
+    """
+
+    async def edition(self) -> str | None:
+        """Another one after every change; None if there never was a key."""
+        ...
+
+    def entries(self) -> AsyncIterator[str]:
+        """All that are there. One that is added or removed meanwhile may be among them or not."""
+        ...
+
+    async def add(self, name: str, entry: str) -> bool:
+        """Keep it; False if there is one of that name."""
+        ...
+
+    async def remove(self, name: str) -> bool:
+        """Keep it no longer; False if there is none of that name."""
+        ...
+
+
 class Store(Protocol):
     """A place for the books. Every method is atomic, whichever processes share the place.
 
@@ -60,6 +87,11 @@ class Store(Protocol):
     """
 
     kind: str
+
+    @property
+    def keys(self) -> KeyStore | None:
+        """The API keys of the same place; None if it keeps none."""
+        ...
 
     def check(self) -> None:
         """Look at the place before the start, where that can be done without waiting.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from app.http.dependencies import TheLedger
-from app.http.keys import require
+from app.http.guard import require
 from app.ledger.latency import percentile
 
 router = APIRouter(tags=["stats"])

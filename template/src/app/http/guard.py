@@ -1,0 +1,111 @@
+"""Who may come in: `Authorization: Bearer KEY` or `X-API-Key: KEY`, or anybody on loopback."""
+
+import ipaddress
+from collections.abc import Callable, Coroutine
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from app.cascade.errors import ConfigurationError
+from app.http.keyring import Keyring
+from app.http.keys import ApiKey, KeyRole
+from app.http.problems import Problem
+from app.ledger import Account
+
+NO_KEYS = "API_KEYS is empty and the ledger keeps no key; `keys create NAME` makes one"
+UNAUTHORIZED = "This service needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
+
+_bearer = HTTPBearer(auto_error=False, description="An API key")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key")
+
+
+def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]]:
+    """A dependency that lets a request pass if its key has the role, or if none is needed.
+
+    Who pays is then `request.state.account`, and `request.state.key_limit` the key's own requests
+    a minute, or None.
+
+    Raises:
+        Problem: 401 without a valid key, 403 where the key's role is not enough, 503 while nobody
+            knows which keys are valid.
+    """
+
+    async def check(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        header: Annotated[str | None, Depends(_header)],
+    ) -> ApiKey | None:
+        request.state.key_limit = None
+        if is_open(request):
+            return None
+        key = _valid(request.app.state.keyring, bearer.credentials if bearer else header)
+        if role == "admin" and key.role != "admin":
+            raise Problem(403, "forbidden", "This needs a key with the role admin.")
+        request.state.account = Account(key.name, key.budget)
+        request.state.key_limit = key.limit
+        return key
+
+    return check
+
+
+def is_open(request: Request) -> bool:
+    """Whether no key is needed: there never was one, and the connection is one of this machine."""
+    keyring: Keyring = request.app.state.keyring
+    if keyring.guarded or not keyring.known:
+        return False
+    if request.app.state.settings.environment == "production":
+        return False
+    # Where it was accepted and not from where: a proxy's headers cannot change that.
+    server, _ = request.scope.get("server") or ("", None)
+    address = _address(str(server))
+    # What has no address has come through no network: a Unix socket, or a test.
+    return address is None or address.is_loopback
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to that host."""
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def check_start(keyring: Keyring, environment: str, host: str = "127.0.0.1") -> None:
+    """Refuse to start where anybody could come in, if it is known that there are no keys.
+
+    Raises:
+        ConfigurationError: says what to do.
+    """
+    if keyring.keys or not keyring.known:
+        return
+    if environment == "production":
+        raise ConfigurationError(f"{NO_KEYS}: production does not run open")
+    if not is_loopback(host):
+        raise ConfigurationError(f"{NO_KEYS}: without one the service is open, on loopback only")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _valid(keyring: Keyring, given: str | None) -> ApiKey:
+    key = keyring.find(given) if given else None
+    if key is None:
+        if not keyring.known and (given or not keyring.guarded):
+            raise Problem(
+                503,
+                "keys_unavailable",
+                "The API keys are out of reach; try again.",
+                {"Retry-After": "1"},
+            )
+        raise _unauthorized(UNAUTHORIZED)
+    if key.expired():
+        raise _unauthorized("This API key has expired.")
+    return key
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
