@@ -54,9 +54,13 @@ def serve(
     with _explained():
         settings = load_settings(Settings)
         # Whatever stops a start stops it here, with a sentence, and not in each worker.
-        ledger: Ledger = create_app(settings).state.ledger
+        app = create_app(settings)
+        ledger: Ledger = app.state.ledger
         if workers > 1:
             opening.check_shared(settings)
+            for feature in app.state.features:
+                if feature.check_shared:
+                    feature.check_shared()
         asyncio.run(_reach(ledger))
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
@@ -71,6 +75,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
     )
 

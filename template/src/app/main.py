@@ -32,8 +32,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             " `keys create NAME` prints an entry"
         )
     models = runtime.configure(settings)
-    installed = features.installed(settings)
     ledger = opening.choose(settings)
+    installed = features.installed(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

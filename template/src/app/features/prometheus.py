@@ -1,10 +1,10 @@
 """`/metrics`: counters of the cascade for Prometheus, in US dollars, seconds and tokens."""
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from app.features import Feature
+from app.features import Feature, standings
 from app.ledger import Entry
 from app.settings import Settings
 
@@ -46,6 +46,12 @@ def feature(_: Settings) -> Feature:
         registry=registry,
     )
     tokens = Counter("cascadeflow_tokens", "Tokens", ["direction"], registry=registry)
+    reachable = Gauge(
+        "cascadeflow_feature_reachable",
+        "1 while what a feature leans on is within reach; if not, requests pass or are refused",
+        ["feature", "kind", "on_failure"],
+        registry=registry,
+    )
 
     def observe(entry: Entry) -> None:
         queries.labels(entry.outcome, entry.model or "none").inc()
@@ -58,8 +64,11 @@ def feature(_: Settings) -> Feature:
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """The exposition format of Prometheus."""
+        for name, standing in (await standings(request.app.state.features)).items():
+            labels = name, standing.kind, standing.on_failure
+            reachable.labels(*labels).set(standing.reachable)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Feature(name="prometheus", open_routers=[router], observers=[observe])
