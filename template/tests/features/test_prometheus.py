@@ -1,12 +1,24 @@
 """`/metrics`: what moves when queries are answered."""
 
 import math
+from collections.abc import Callable
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import ACCEPTED, DIRECT, REJECTED, Serve
+from app.features import Feature, Standing
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import (
+    ACCEPTED,
+    DIRECT,
+    REJECTED,
+    Background,
+    Serve,
+    client_of,
+    started,
+)
 
 
 def value(client: httpx.Client, name: str, **labels: str) -> float:
@@ -88,6 +100,25 @@ def test_metrics_want_no_key(serve: Serve) -> None:
     response = client.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_what_a_feature_leans_on_is_within_reach_or_not(
+    background: Background, make_settings: Callable[..., Settings]
+) -> None:
+    standing = Standing("cellar", True, "open")
+
+    async def stand() -> Standing:
+        return standing
+
+    app = create_app(make_settings())
+    app.state.features.append(Feature(name="leaning", standing=stand))
+    service = background.run(started(app))
+    labels = {"feature": "leaning", "kind": "cellar", "on_failure": "open"}
+    with client_of(service.url) as client:
+        assert value(client, "cascadeflow_feature_reachable", **labels) == 1
+        standing = Standing("cellar", False, "open")
+        assert value(client, "cascadeflow_feature_reachable", **labels) == 0
+    service.stop()
 
 
 def test_no_label_holds_a_prompt(fresh: httpx.Client) -> None:
