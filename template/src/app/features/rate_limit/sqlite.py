@@ -15,7 +15,7 @@ from app.ledger.writer import Writer
 T = TypeVar("T")
 MARK = 0x436C696D
 """SQLite's application id of a file of counts."""
-BUSY_SECONDS = 0.4
+BUSY_SECONDS = 0.8
 FORGOTTEN = 20
 """Clients that a request tidies away at most."""
 SCHEMA = """
