@@ -94,6 +94,19 @@ def test_every_client_has_a_limit_of_its_own(limited: httpx.Client) -> None:
         assert other.get("/api/stats").status_code == 200
 
 
+def test_slowapis_own_variables_move_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATE_LIMIT", "1")
+    for name, value in {
+        "STORAGE_URL": "redis://127.0.0.1:1/0",
+        "STRATEGY": "none",
+        "HEADERS_ENABLED": "true",
+        "DEFAULT": "1000/minute",
+    }.items():
+        monkeypatch.setenv(f"RATELIMIT_{name}", value)
+    client = serve()
+    assert [client.get("/api/stats").status_code for _ in range(2)] == [200, 429]
+
+
 def test_every_service_counts_for_itself(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATE_LIMIT", "1")
     headers = {"X-Forwarded-For": "10.9.9.9"}

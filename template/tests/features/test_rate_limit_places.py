@@ -321,6 +321,14 @@ def test_a_place_that_cannot_be_used_is_refused(url: str, sentence: str) -> None
     assert "secret" not in str(refused.value)
 
 
+def test_without_the_extra_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    for name in ("app.ledger.pump", "app.features.rate_limit.redis"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ConfigurationError, match="uv sync --extra redis"):
+        choose("redis://127.0.0.1/0", "", Rule(1, "fixed"))
+
+
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "theirs.sqlite3"
     with closing(sqlite3.connect(path)) as connection:

@@ -51,7 +51,8 @@ def feature(settings: Settings) -> Feature:
         mine.rate_limit_storage.get_secret_value(), settings.ledger_url.get_secret_value(), rule
     )
     reach = Reach(place)
-    limiter = Limiter(key_func=client_of)
+    # Explicit, or slowapi would take its own idea of both from the environment.
+    limiter = Limiter(key_func=client_of, storage_uri="memory://", strategy="fixed-window")
 
     @limiter.shared_limit(f"{rule.limit}/minute", scope="api")
     async def decide(request: Request, response: Response) -> None:
