@@ -120,6 +120,20 @@ def test_when_the_window_is_over_it_goes_on(url: str, window: Window) -> None:
     assert counts[-1].allowed
 
 
+def test_in_a_sliding_window_each_request_makes_room_by_itself(url: str) -> None:
+    place = choose(url, "", Rule(2, "sliding", seconds=1))
+
+    async def go() -> list[bool]:
+        await place.hit("ann")
+        await asyncio.sleep(0.6)
+        await place.hit("ann")
+        full = await place.hit("ann")
+        await asyncio.sleep(full.frees_in + 0.01)
+        return [full.allowed, (await place.hit("ann")).allowed]
+
+    assert within(place, go)[-1]
+
+
 def test_a_lower_limit_holds_for_what_was_counted_before(url: str, window: Window) -> None:
     place = choose(url, "", Rule(5, window))
     if place.kind == "memory":
@@ -219,6 +233,20 @@ def test_memory_forgets_clients_when_their_window_is_over(
         return len(place._fixed) + len(place._sliding)
 
     assert asyncio.run(go()) == 1
+
+
+def test_memory_forgets_who_is_gone_before_who_came_sooner_and_stayed(
+    clock: Callable[[float], None],
+) -> None:
+    place = MemoryPlace(Rule(2, "sliding"))
+
+    async def go() -> list[str]:
+        for second, client in ((0, "ann"), (1, "bob"), (50, "ann"), (62, "eve")):
+            clock(second)
+            await place.hit(client)
+        return list(place._sliding)
+
+    assert asyncio.run(go()) == ["ann", "eve"]
 
 
 def test_the_file_forgets_clients_when_their_window_is_over(
