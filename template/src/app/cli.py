@@ -57,6 +57,9 @@ def serve(
         app = create_app(settings)
         if workers > 1:
             opening.check_shared(settings)
+            for feature in app.state.features:
+                if feature.check_shared:
+                    feature.check_shared()
         asyncio.run(_reach(app))
         guard.check_start(app.state.keyring, settings.environment, host)
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
@@ -72,6 +75,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
     )
 

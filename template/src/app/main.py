@@ -27,10 +27,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logs.configure(settings.log_level)
     configured_keys = keys.parse(settings.api_keys.get_secret_value())
     models = runtime.configure(settings)
-    installed = features.installed(settings)
     ledger = opening.choose(settings)
     keyring = Keyring(configured_keys, ledger.keys)
     guard.check_start(keyring, settings.environment)
+    installed = features.installed(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """The environment and `.env` as typed settings; a feature's own settings live with it."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from decimal import Decimal
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cascade.errors import ConfigurationError
@@ -58,6 +59,9 @@ class Settings(EnvSettings):
     api_keys: SecretStr = SecretStr("")
     """Comma-separated `name:role:sha256`, beside the keys that the ledger's place keeps."""
 
+    trusted_proxies: str = "127.0.0.1,::1"
+    """Whose `X-Forwarded-For` and `-Proto` are believed: addresses and networks, with commas."""
+
     max_query_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     request_deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
@@ -66,6 +70,18 @@ class Settings(EnvSettings):
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     """Failed calls in a row after which a model is left alone for ten seconds."""
     shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for entry in filter(None, map(str.strip, value.split(","))):
+            try:
+                network = ipaddress.ip_network(entry)
+            except ValueError:
+                raise ValueError("write addresses or networks, such as 10.0.0.0/8") from None
+            if network.prefixlen == 0:
+                raise ValueError("whoever trusts every address believes every client")
+        return value
 
     def key(self, variable: str) -> SecretStr | None:
         """The value of any key variable that `cascade.toml` names, or None where it is not set."""

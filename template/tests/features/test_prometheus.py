@@ -1,12 +1,25 @@
 """`/metrics`: what moves when queries are answered."""
 
 import math
+from collections.abc import Callable
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import ACCEPTED, DIRECT, REJECTED, Serve
+from app.features import Feature, Standing
+from app.http import keys
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import (
+    ACCEPTED,
+    DIRECT,
+    REJECTED,
+    Background,
+    Serve,
+    client_of,
+    started,
+)
 
 
 def value(client: httpx.Client, name: str, **labels: str) -> float:
@@ -90,6 +103,25 @@ def test_metrics_want_no_key(serve: Serve) -> None:
     assert response.headers["content-type"].startswith("text/plain")
 
 
+def test_what_a_feature_leans_on_is_within_reach_or_not(
+    background: Background, make_settings: Callable[..., Settings]
+) -> None:
+    standing = Standing("cellar", True, "open")
+
+    async def stand() -> Standing:
+        return standing
+
+    app = create_app(make_settings())
+    app.state.features.append(Feature(name="leaning", standing=stand))
+    service = background.run(started(app))
+    labels = {"feature": "leaning", "kind": "cellar", "on_failure": "open"}
+    with client_of(service.url) as client:
+        assert value(client, "cascadeflow_feature_reachable", **labels) == 1
+        standing = Standing("cellar", False, "open")
+        assert value(client, "cascadeflow_feature_reachable", **labels) == 0
+    service.stop()
+
+
 def test_no_label_holds_a_prompt(fresh: httpx.Client) -> None:
     fresh.post("/api/query", json={"query": "a secret prompt"})
     assert "secret" not in fresh.get("/metrics").text
@@ -98,7 +130,10 @@ def test_no_label_holds_a_prompt(fresh: httpx.Client) -> None:
 def test_books_out_of_reach_are_told(fresh: httpx.Client, serve: Serve) -> None:
     assert value(fresh, "cascadeflow_ledger_reachable") == 1
     # Nothing listens at that port.
-    astray = serve(ledger_url="redis://127.0.0.1:1/0", ledger_on_failure="open")
-    assert astray.post("/api/query", json={"query": ACCEPTED}).status_code == 200
+    books = {"ledger_url": "redis://127.0.0.1:1/0", "ledger_on_failure": "open"}
+    key, entry = keys.create("ann", "use")
+    astray = serve(**books, api_keys=entry)
+    response = astray.post("/api/query", json={"query": ACCEPTED}, headers={"X-API-Key": key})
+    assert response.status_code == 200
     assert value(astray, "cascadeflow_ledger_reachable") == 0
     assert value(astray, "cascadeflow_ledger_waiting_entries") == 1

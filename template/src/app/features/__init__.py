@@ -6,7 +6,7 @@ and it is gone. It plugs in through the fields of `Feature` and in no other way.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -15,9 +15,19 @@ from fastapi.params import Depends
 from starlette.middleware import Middleware
 
 from app.cascade.engine import Observer
+from app.ledger import OnFailure
 from app.settings import Settings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether what a feature leans on is within reach, and what becomes of requests if not."""
+
+    kind: str
+    reachable: bool
+    on_failure: OnFailure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +45,25 @@ class Feature:
     observers: Sequence[Observer] = ()
     """Told of every query once it is settled."""
     lifespan: Lifespan | None = None
+    standing: Callable[[], Awaitable[Standing]] | None = None
+    """For `/readiness` and metrics; it answers soon, whatever it leans on does."""
+    check_shared: Callable[[], None] | None = None
+    """Called before several workers start.
+
+    Raises:
+        ConfigurationError: each of them would keep what all should share.
+    """
 
 
 def installed(settings: Settings) -> list[Feature]:
     """A new instance of every feature that is present, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return [_make(name)(settings) for name in names]
+
+
+async def standings(features: Sequence[Feature]) -> dict[str, Standing]:
+    """How the features are that lean on something, by name."""
+    return {each.name: await each.standing() for each in features if each.standing}
 
 
 def _make(name: str) -> Callable[[Settings], Feature]:

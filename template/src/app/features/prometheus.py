@@ -1,10 +1,10 @@
 """`/metrics`: counters of the cascade for Prometheus, in US dollars, seconds and tokens."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from app.features import Feature
+from app.features import Feature, standings
 from app.http.dependencies import TheLedger
 from app.ledger import Entry
 from app.settings import Settings
@@ -55,6 +55,12 @@ def feature(_: Settings) -> Feature:
         "Entries that are still to be written",
         registry=registry,
     )
+    feature_reachable = Gauge(
+        "cascadeflow_feature_reachable",
+        "1 while what a feature leans on is within reach; if not, requests pass or are refused",
+        ["feature", "kind", "on_failure"],
+        registry=registry,
+    )
 
     def observe(entry: Entry) -> None:
         queries.labels(entry.outcome, entry.model or "none").inc()
@@ -67,11 +73,14 @@ def feature(_: Settings) -> Feature:
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics(ledger: TheLedger) -> Response:
+    async def metrics(request: Request, ledger: TheLedger) -> Response:
         """The exposition format of Prometheus."""
         health = await ledger.health()
         reachable.set(health.reachable)
         waiting.set(health.waiting)
+        for name, standing in (await standings(request.app.state.features)).items():
+            labels = name, standing.kind, standing.on_failure
+            feature_reachable.labels(*labels).set(standing.reachable)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Feature(name="prometheus", open_routers=[router], observers=[observe])

@@ -55,17 +55,24 @@ def store(url: str) -> Store:
         ConfigurationError: there is none of that kind. The URL is not repeated: it may hold a
             password.
     """
-    scheme, _, rest = url.partition("://")
     if url == "memory://":
         return MemoryStore()
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SqliteStore(Path(unquote(rest.removeprefix("/"))))
-    if scheme in ("redis", "rediss"):
+    if path := sqlite_path(url):
+        return SqliteStore(path)
+    if url.startswith(("redis://", "rediss://")):
         return _redis(url)
     raise ConfigurationError(
         "LEDGER_URL: write sqlite:///file (sqlite:////absolute/file), redis://host:port/number,"
         " rediss://… with TLS, or memory://"
     )
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a URL, if it is one of SQLite."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return Path(unquote(rest.removeprefix("/")))
+    return None
 
 
 def _redis(url: str) -> Store:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from app import features
 from app.http.dependencies import TheEngine, TheLedger
 from app.http.problems import Problem
 
@@ -34,11 +35,22 @@ class LedgerResponse(BaseModel):
     waiting: Annotated[int, Field(description="Entries that are still to be written")]
 
 
+class StandingResponse(BaseModel):
+    """What a feature leans on, and what happens while it is out of reach."""
+
+    kind: str
+    reachable: bool
+    on_failure: Literal["closed", "open"]
+
+
 class ReadinessResponse(BaseModel):
     """Whether the service takes queries."""
 
     status: Literal["ready"]
     ledger: LedgerResponse
+    features: Annotated[
+        dict[str, StandingResponse], Field(description="Those that lean on something, by name")
+    ]
 
 
 class LivenessResponse(BaseModel):
@@ -63,7 +75,7 @@ async def health(request: Request, engine: TheEngine) -> HealthResponse:
 
 
 @router.get("/readiness")
-async def readiness(_: TheEngine, ledger: TheLedger) -> ReadinessResponse:
+async def readiness(request: Request, _: TheEngine, ledger: TheLedger) -> ReadinessResponse:
     """200 while the service takes queries; 503 while it starts or stops, or may not spend."""
     health = await ledger.health()
     if not health.reachable and health.on_failure == "closed":
@@ -73,6 +85,16 @@ async def readiness(_: TheEngine, ledger: TheLedger) -> ReadinessResponse:
             f"The ledger ({health.kind}) is out of reach, and LEDGER_ON_FAILURE=closed.",
             {"Retry-After": "1"},
         )
+    standings = await features.standings(request.app.state.features)
+    for name, standing in standings.items():
+        if not standing.reachable and standing.on_failure == "closed":
+            raise Problem(
+                503,
+                f"{name}_unavailable",
+                f"What {name} leans on ({standing.kind}) is out of reach,"
+                f" and {name.upper()}_ON_FAILURE=closed.",
+                {"Retry-After": "1"},
+            )
     return ReadinessResponse(
         status="ready",
         ledger=LedgerResponse(
@@ -81,6 +103,14 @@ async def readiness(_: TheEngine, ledger: TheLedger) -> ReadinessResponse:
             on_failure=health.on_failure,
             waiting=health.waiting,
         ),
+        features={
+            name: StandingResponse(
+                kind=standing.kind,
+                reachable=standing.reachable,
+                on_failure=standing.on_failure,
+            )
+            for name, standing in standings.items()
+        },
     )
 
 

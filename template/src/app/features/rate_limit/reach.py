@@ -1,0 +1,76 @@
+"""A place within reach or not: nothing waits long for it, and nobody waits once it is known."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from app.cascade.errors import LedgerUnavailable
+from app.features.rate_limit.counting import Count, Place
+
+T = TypeVar("T")
+SECONDS = 1.0
+"""For an answer of the place; it takes a hundredth of that when it is well."""
+PAUSE = 1.0
+"""Seconds between two tries of a place that is out of reach."""
+log = logging.getLogger(__name__)
+
+
+class Reach:
+    """Asks the place, with a deadline; while it is out of reach, one request a second tries it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._reachable = True
+        self._again = 0.0
+
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    async def hit(self, client: str, limit: int | None = None) -> Count:
+        """Count a request.
+
+        Raises:
+            LedgerUnavailable: the place is out of reach.
+        """
+        return await self._ask(lambda: self._place.hit(client, limit))
+
+    async def reachable(self) -> bool:
+        """Whether the place answers."""
+        try:
+            await self._ask(self._place.ping)
+        except LedgerUnavailable:
+            return False
+        return True
+
+    async def _ask(self, question: Callable[[], Coroutine[None, None, T]]) -> T:
+        if not self._reachable:
+            if time.monotonic() < self._again:
+                raise LedgerUnavailable("out of reach a moment ago")
+            self._again = time.monotonic() + PAUSE
+        try:
+            answer = await _in_time(question())
+        except (LedgerUnavailable, TimeoutError) as failure:
+            self._again = time.monotonic() + PAUSE
+            if self._reachable:
+                self._reachable = False
+                log.warning("the counts of requests are out of reach: %r", failure)
+            raise LedgerUnavailable(type(failure).__name__) from None
+        if not self._reachable:
+            self._reachable = True
+            log.warning("the counts of requests are within reach again")
+        return answer
+
+
+async def _in_time(question: Coroutine[None, None, T]) -> T:
+    # Not `asyncio.timeout`: when the loop itself was late, that drops an answer that has come.
+    task = asyncio.create_task(question)
+    try:
+        await asyncio.wait([task], timeout=SECONDS)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
