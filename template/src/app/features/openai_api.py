@@ -357,7 +357,11 @@ async def open_stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"content": {"text/event-stream": {"itemSchema": {"required": ["data"]}}}}},
+)
 async def create_chat_completion(
     request: Request,
     body: ChatRequest,
