@@ -77,6 +77,8 @@ def serve(
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        # A worker that starts on a busy machine is slow, not dead.
+        timeout_worker_healthcheck=60,
     )
 
 
