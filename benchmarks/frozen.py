@@ -101,9 +101,8 @@ def main(
     if not shutil.which(server):
         raise typer.BadParameter(f"{server} is not on PATH")
     fine = True
-    typer.echo(
-        "| on failure | statuses | longest gap before, ms | after | balanced |\n|---|---|---:|---:|---|"
-    )
+    typer.echo("| on failure | statuses | longest gap before, ms | after | balanced |")
+    typer.echo("|---|---|---:|---:|---|")
     for choice in ("closed", "open"):
         seen, before, gap, right = asyncio.run(run(server, seconds, choice))
         said = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))

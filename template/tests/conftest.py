@@ -23,6 +23,7 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from app import simulator
+from app.http.protocol import BoundedProtocol
 from app.ledger import Budgets, Ledger
 from app.ledger.memory import MemoryStore
 from app.main import create_app
@@ -104,6 +105,7 @@ async def started(app: FastAPI) -> Service:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=BoundedProtocol,
             lifespan="on",
             log_config=None,
             access_log=False,
