@@ -132,7 +132,8 @@ def _read(path: Path) -> Project:
         _fail(
             f"{file} was edited by hand, and Copier believes that the project was made from what it"
             f" says: `git log --patch -- {ANSWERS}` shows what it was; put it back, commit, and"
-            " give a new answer with --data NAME=VALUE instead."
+            " give a new answer with --data NAME=VALUE instead. If it is right as it is, which a"
+            " merge of two branches can lead to, delete its line `# sha256 …` and commit that."
         )
     if changes := _git(path, "status", "--porcelain", "--", ".").stdout:
         _fail(
