@@ -1,13 +1,13 @@
 # `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-feature test-variant test-rest lint types format constraints clean
+.PHONY: help demo test test-feature test-variant test-updates test-rest lint types format constraints release clean
 
 PYTHON ?= python3
 PORT ?= 8000
 # One more than there are processors: a variant waits for answers a third of its time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Read from the environment by the recipes, so that no shell parses what it holds.
-export NAME
+export NAME VERSION
 # Only interpreters that the machine has.
 export UV_PYTHON_DOWNLOADS := never
 
@@ -25,6 +25,9 @@ test-feature: .venv/installed ## one switch: the leanest variant with NAME, and 
 
 test-variant: .venv/installed ## the variant NAME, as `python -m tests.variants` lists it
 	.venv/bin/pytest "tests/test_variants.py::test_a_variant_passes_every_stage[$$NAME]"
+
+test-updates: .venv/installed ## updates from every release of all 64 variants, not of a sample
+	EVERY_VARIANT=1 .venv/bin/pytest -n $(WORKERS) --dist worksteal tests/test_updates.py
 
 test-rest: lint types ## all but the variants
 	.venv/bin/pytest -n $(WORKERS) --dist worksteal --ignore tests/test_variants.py
@@ -45,6 +48,9 @@ constraints: .venv/installed ## pin the newest versions of the tools, in constra
 	.venv/bin/uv pip compile pyproject.toml --group test --universal --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> constraints.new
 	mv constraints.new constraints.txt
+
+release: .venv/installed ## record what VERSION is rendered from, in releases/
+	@.venv/bin/python hooks/release.py "$$VERSION"
 
 clean: ## remove what was made here
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

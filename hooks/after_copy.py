@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["typer>=0.20"]
 # ///
-"""What a new project may want after `copier copy`: a git repository, a lock, an environment.
+"""What a new project may want after `copier copy`: a git repository, a lock, a first commit.
 
     uv run --script hooks/after_copy.py my-service
 
@@ -22,7 +22,9 @@ UV = "uv is not installed; see https://docs.astral.sh/uv/, or leave it out with 
 
 def main(
     project: Annotated[Path, typer.Argument(help="The folder that Copier has written.")],
-    git: Annotated[bool, typer.Option(help="Make it a git repository, if it is in none.")] = True,
+    git: Annotated[
+        bool, typer.Option(help="Make it a git repository with a first commit, if it is in none.")
+    ] = True,
     lock: Annotated[bool, typer.Option(help="Resolve its dependencies to uv.lock.")] = True,
     sync: Annotated[bool, typer.Option(help="Install them in .venv.")] = True,
 ) -> None:
@@ -32,16 +34,22 @@ def main(
         _need("git", "git is not installed; install it, or leave it out with --no-git")
     if lock or sync:
         _need("uv", UV)
-    if git and not _in_a_repository(project):
+    new = git and not _in_a_repository(project)
+    if new:
         _run(project, "git", "init", "--quiet")
     if lock:
         _run(project, "uv", "lock")
     if sync:
         _run(project, "uv", "sync")
+    if new:
+        # An update compares with what was committed: the first commit is the template's alone.
+        _run(project, "git", "add", "--all")
+        _run(project, "git", "commit", "--quiet", "--message", "From the template")
     typer.echo("\nNext:\n")
     typer.echo(f'  cd "{project}"')
     typer.echo(f"  uv run {command} serve")
     typer.echo(f'  uv run {command} ask "What is AI?"')
+    typer.echo("  make update    # now and then: what is new in the template")
 
 
 def _command(project: Path) -> str:

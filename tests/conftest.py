@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import copier
 import pytest
+from packaging.version import Version
 from pytest_copie.plugin import Copie
 from xdist.workermanage import WorkerController
 
+from tests.releases import Tally, history
 from tests.stages import Notebook, read, table
 from tests.test_deploy import kustomize as kustomize
 from tests.variants import VARIANTS, Variant
@@ -22,6 +25,7 @@ from tests.workshop import VERSION, Workshop, checked
 SHARED = pytest.StashKey[Path]()
 DEPLOYED = [v for v in VARIANTS if v.on <= {"docker", "kubernetes", "prometheus"}]
 Render = Callable[[Mapping[str, Any]], Path]
+Copied = Callable[[Version, Variant], Path]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,7 +52,8 @@ def pytest_terminal_summary(
         terminalreporter.section("variants")
         for line in table(notes, len(VARIANTS)):
             terminalreporter.write_line(line)
-    for line in Workshop(config.stash[SHARED]).lines():
+    tally = Tally(config.stash[SHARED] / "updates")
+    for line in [*tally.table(), *Workshop(config.stash[SHARED]).lines()]:
         terminalreporter.write_line(line)
 
 
@@ -88,6 +93,35 @@ def render(copie: Copie, template: Path) -> Render:
         return result.project_dir
 
     return render
+
+
+@pytest.fixture(scope="session")
+def released(workshop: Workshop) -> Path:
+    """The template with a commit and a tag for each release."""
+    return workshop.once("released", history)
+
+
+@pytest.fixture
+def copied(released: Path, workshop: Workshop, tmp_path: Path) -> Copied:
+    """A copy of a release, made once and given out as often as it is asked for."""
+
+    def copied(version: Version, variant: Variant) -> Path:
+        def make(folder: Path) -> None:
+            copier.run_copy(
+                str(released),
+                folder,
+                data=checked(variant.answers),
+                vcs_ref=f"v{version}",
+                defaults=True,
+                quiet=True,
+            )
+
+        made = workshop.once(f"copy-{version}-{variant.name}", make)
+        project = tmp_path / f"{version}-{variant.name}"
+        shutil.copytree(made, project)
+        return project
+
+    return copied
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ ANSWERS: dict[str, list[Any]] = {
     "providers": [*([name] for name in ALL_PROVIDERS), ALL_PROVIDERS],
     "drafter": [None, "acme/Tiny-1.5:free@2+x"],
     "verifier": [None, "acme/Big_2/final"],
+    "updates": ["github", "none"],
 }
 """Values of every question that is no switch; None leaves the default, models get a provider."""
 
@@ -45,6 +46,7 @@ REFUSED: dict[str, list[Any]] = {
     "providers": [[], ["nobody"]],
     "drafter": ["", "gpt-4o-mini", "anthropic/claude", "openai/", 'openai/a"b', "openai/a\nb"],
     "verifier": ["gpt-4o", "openai/gpt-4o-mini", "groq/x", "openai/a b", "openai/x\n"],
+    "updates": ["", "gitlab"],
 }
 
 

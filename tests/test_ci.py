@@ -17,7 +17,9 @@ from tests.variants import ROOT, SWITCHES, VARIANTS
 OURS = ROOT / ".github" / "workflows" / "ci.yml"
 THEIRS = ROOT / "template" / ".github" / "workflows" / "ci.yml"
 PINNED = re.compile(r"uses: ([\w/-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
-BOTH = pytest.mark.parametrize("workflow", [OURS, THEIRS], ids=["ours", "theirs"])
+UPDATES = THEIRS.with_name("update.yml")
+WORKFLOWS = {"ours": OURS, "theirs": THEIRS, "updates": UPDATES}
+EACH = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
 
 
 def jobs(workflow: Path) -> dict[str, Any]:
@@ -49,25 +51,30 @@ def test_nothing_passes_unless_every_job_does() -> None:
     assert "--ignore tests/test_variants.py" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-@BOTH
+@EACH
 def test_a_workflow_is_valid(workflow: Path) -> None:
     schema = ("--builtin-schema", "vendor.github-workflows")
     run(sys.executable, "-m", "check_jsonschema", *schema, workflow, cwd=ROOT)
+    auditor = Path(sys.executable).with_name("zizmor")
+    run(auditor, "--offline", "--no-progress", "--quiet", workflow, cwd=ROOT)
 
 
-@BOTH
-def test_actions_are_pinned_and_the_token_may_only_read(workflow: Path) -> None:
+@EACH
+def test_actions_are_pinned_and_the_token_may_do_little(workflow: Path) -> None:
     text = workflow.read_text(encoding="utf-8")
     assert len(PINNED.findall(text)) == text.count("uses:")
     assert yaml.safe_load(text)["permissions"] == {}
+    allowed = {"contents": "read"}
+    if workflow == UPDATES:
+        allowed = {"contents": "write", "pull-requests": "write"}
     for job in jobs(workflow).values():
-        assert job.get("permissions", {"contents": "read"}) == {"contents": "read"}
+        assert job.get("permissions", allowed) == allowed
         assert job["timeout-minutes"]
 
 
-def test_both_workflows_pin_the_same_versions() -> None:
-    pins = [set(PINNED.findall(file.read_text(encoding="utf-8"))) for file in (OURS, THEIRS)]
-    assert len({action for action, *_ in pins[0] | pins[1]}) == len(pins[0] | pins[1])
+def test_all_workflows_pin_the_same_versions() -> None:
+    pins = {pin for file in WORKFLOWS.values() for pin in PINNED.findall(file.read_text())}
+    assert len({action for action, *_ in pins}) == len(pins)
 
 
 def test_every_pair_of_answers_is_covered() -> None:

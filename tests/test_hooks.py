@@ -17,6 +17,11 @@ from tests.drive import ACCEPTED, REJECTED, answer, events, wait_for
 from tests.processes import environment, run
 from tests.variants import ROOT
 
+IDENTITY = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "tests"), ("EMAIL", "tests@example.com"))
+}
 AFTER_COPY = ROOT / "hooks" / "after_copy.py"
 
 
@@ -103,7 +108,9 @@ def after_copy(*arguments: str | Path, path: str | None = None) -> tuple[int, st
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        env=environment(PATH=path or f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
+        env=environment(
+            PATH=path or f"{Path(sys.executable).parent}:{os.environ['PATH']}", **IDENTITY
+        ),
     )
     return ended.returncode, ended.stdout
 
@@ -112,11 +119,12 @@ def test_after_copy_makes_a_repository_a_lock_and_an_environment(render: Render)
     project = render({})
     code, told = after_copy(project)
     assert code == 0, told
-    assert (project / ".git").is_dir()
-    assert (project / "uv.lock").is_file()
+    committed = run("git", "ls-tree", "-r", "--name-only", "HEAD", cwd=project).splitlines()
+    assert {"uv.lock", ".copier-answers.yml"} <= set(committed)
+    assert run("git", "status", "--porcelain", cwd=project) == ""
     assert (project / ".venv" / "bin" / "my-cascade").is_file()
     following = told.partition("Next:")[2].strip().splitlines()
-    assert [line.strip().split()[0] for line in following] == ["cd", "uv", "uv"]
+    assert [line.strip().split()[0] for line in following] == ["cd", "uv", "uv", "make"]
 
 
 def test_after_copy_leaves_out_what_is_not_wanted(render: Render) -> None:

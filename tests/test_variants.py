@@ -1,6 +1,8 @@
 """Every variant, from the answers to the clean end of its process."""
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,17 @@ def test_a_variant_passes_every_stage(
 
     with stage("render"):
         project = render(variant.answers)
+    pass_every_stage(project, variant, workshop, kustomize, stage)
+
+
+def pass_every_stage(
+    project: Path,
+    variant: Variant,
+    workshop: Workshop,
+    kustomize: list[str],
+    stage: Callable[[str], AbstractContextManager[Stage]] = lambda _: nullcontext(Stage()),
+) -> None:
+    """Take a rendered project through all stages."""
     with stage("install"):
         workshop.install(project)
     programs = project / ".venv" / "bin"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from tests.processes import run
@@ -52,6 +53,22 @@ class Workshop:
         """The working tree as a repository with a released version: dirty files are part of it."""
         return self.once("template", snapshot)
 
+    def oldest_copier(self) -> Path:
+        """The command of the oldest Copier that the template asks for."""
+        configuration = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+        oldest = configuration["_min_copier_version"]
+
+        def make(folder: Path) -> None:
+            # Its scripts name their interpreter by its path, which is to last.
+            home = folder.with_name(f"copier-{oldest}-home")
+            uv("venv", "--clear", str(home), cwd=folder)
+            uv("pip", "install", "--python", str(home), f"copier=={oldest}", cwd=folder)
+            (folder / "copier").symlink_to(home / "bin" / "copier")
+
+        program = self.once(f"copier-{oldest}", make) / "copier"
+        assert oldest in run(program, "--version", cwd=self.folder)
+        return program
+
     def install(self, project: Path, *more: str) -> None:
         """Give a project its own environment, by the lock that all of its dependencies share."""
         digest = fingerprint(project, ["pyproject.toml"])
@@ -70,13 +87,18 @@ class Workshop:
 
 
 def snapshot(folder: Path) -> None:
-    """Copy the working tree, without what git ignores, and commit and tag the copy."""
+    """The working tree as a repository with a release."""
+    copy_working_tree(folder)
+    commit(folder, VERSION)
+
+
+def copy_working_tree(folder: Path) -> None:
+    """Copy what git does not ignore, dirty files as they are."""
     listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    commit(folder, VERSION)
 
 
 def commit(folder: Path, tag: str | None = None) -> None:
