@@ -45,6 +45,10 @@ constraints: .venv/installed ## pin the newest versions of the tools, in constra
 	.venv/bin/uv pip compile pyproject.toml --group test --universal --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> constraints.new
 	mv constraints.new constraints.txt
+	sed '/^[^#]/d' tests/checkov.txt > checkov.new
+	echo checkov | .venv/bin/uv pip compile - --python-version 3.11 --universal --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> checkov.new
+	mv checkov.new tests/checkov.txt
 
 clean: ## remove what was made here
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
