@@ -177,6 +177,13 @@ def test_every_variable_is_one_that_something_reads(app: FastAPI) -> None:
     assert ours <= known
 
 
+def test_compose_gives_the_image_its_name() -> None:
+    labels = dict(word.split("=", 1) for word in shlex.split(said("LABEL")))
+    name, _, tag = compose()["image"].partition(":")
+    assert name == labels["org.opencontainers.image.title"]
+    assert tag not in {"", "latest"}
+
+
 def test_compose_takes_away_what_the_service_does_not_need() -> None:
     service = compose()
     assert service["read_only"] is True

@@ -1,5 +1,6 @@
 """What deploy/kubernetes says, against what the service does and against itself."""
 
+from http.client import HTTPS_PORT
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -209,6 +210,26 @@ def test_every_selector_selects_the_pods() -> None:
     for selector in selectors:
         assert selector
         assert selector.items() <= labels
+
+
+def test_everything_has_the_name_of_the_service() -> None:
+    name = resource("Deployment")["metadata"]["name"]
+    ours = {"app.kubernetes.io/name": name}
+    documents = [read(path) for path in TREE.rglob("[!.]*.yaml")]
+    for metadata in (document["metadata"] for document in documents if "metadata" in document):
+        assert metadata["name"] == name
+        assert metadata.get("labels", ours) == ours
+    (labels,) = read(TREE / "base" / "kustomization.yaml")["labels"]
+    assert labels == {"pairs": ours, "includeTemplates": True}
+    assert pod()["metadata"]["labels"] == ours
+
+
+def test_a_pod_reaches_names_and_providers_and_nothing_else() -> None:
+    names, providers = resource("NetworkPolicy")["spec"]["egress"]
+    assert names == {"ports": [{"port": 53, "protocol": each} for each in ("UDP", "TCP")]}
+    assert providers["ports"] == [{"port": HTTPS_PORT, "protocol": "TCP"}]
+    excepted = {each for peer in providers["to"] for each in peer["ipBlock"]["except"]}
+    assert {"169.254.0.0/16", "fd00:ec2::254/128"} <= excepted
 
 
 def test_the_autoscaler_scales_the_deployment() -> None:
