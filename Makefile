@@ -1,4 +1,5 @@
-# `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make.
+# `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make; for the image's test podman
+# or docker.
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-feature test-variant test-updates test-rest lint types format constraints release clean
 
@@ -48,6 +49,10 @@ constraints: .venv/installed ## pin the newest versions of the tools, in constra
 	.venv/bin/uv pip compile pyproject.toml --group test --universal --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> constraints.new
 	mv constraints.new constraints.txt
+	sed '/^[^#]/d' tests/checkov.txt > checkov.new
+	echo checkov | .venv/bin/uv pip compile - --python-version 3.11 --universal --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> checkov.new
+	mv checkov.new tests/checkov.txt
 
 release: .venv/installed ## record what VERSION is rendered from, in releases/
 	@.venv/bin/python hooks/release.py "$$VERSION"

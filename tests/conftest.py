@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from tests.variants import VARIANTS, Variant
 from tests.workshop import VERSION, Workshop, checked
 
 SHARED = pytest.StashKey[Path]()
-DEPLOYED = [v for v in VARIANTS if v.on <= {"docker", "kubernetes", "prometheus"}]
 Render = Callable[[Mapping[str, Any]], Path]
 Copied = Callable[[Version, Variant], Path]
 
@@ -122,18 +120,3 @@ def copied(released: Path, workshop: Workshop, tmp_path: Path) -> Copied:
         return project
 
     return copied
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A rendered variant."""
-
-    path: Path
-    switches: frozenset[str]
-
-
-@pytest.fixture(params=DEPLOYED, ids=lambda variant: variant.name)
-def service(request: pytest.FixtureRequest, render: Render) -> Rendered:
-    """Every way to deploy, one after the other; `test_variants.py` checks the files of all 64."""
-    variant: Variant = request.param
-    return Rendered(render(variant.answers), variant.on)

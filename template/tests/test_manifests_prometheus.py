@@ -11,7 +11,7 @@ from starlette.routing import Match
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import Serve
-from tests.test_manifests import environment
+from tests.test_manifests import environment, let_in
 
 ROOT = Path(__file__).resolve().parents[1]
 CASCADE = ROOT / "tests" / "cascade.toml"
@@ -51,3 +51,8 @@ def test_a_scrape_from_within_the_cluster_needs_no_key(
     monkeypatch.setenv("METRICS_ACCESS", environment("production-prometheus")["METRICS_ACCESS"])
     client = serve(environment="production", api_keys=f"ann:use:{'0' * 64}")
     assert client.get("/metrics").status_code == 200
+
+
+def test_what_is_scraped_stays_in_the_cluster() -> None:
+    (endpoint,) = read("components/prometheus/servicemonitor.yaml")["spec"]["endpoints"]
+    assert not let_in(endpoint["path"])
