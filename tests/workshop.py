@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import copier
 from filelock import FileLock
 
 from tests.processes import run
@@ -51,6 +52,15 @@ class Workshop:
     def template(self) -> Path:
         """The working tree as a repository with a released version: dirty files are part of it."""
         return self.once("template", snapshot)
+
+    def plain(self) -> Path:
+        """The template without its repository, which Copier need not clone."""
+
+        def make(folder: Path) -> None:
+            shutil.copytree(self.template(), folder, dirs_exist_ok=True, ignore=without_git)
+
+        without_git = shutil.ignore_patterns(".git")
+        return self.once("plain", make)
 
     def install(self, project: Path, *more: str) -> None:
         """Give a project its own environment, by the lock that all of its dependencies share."""
@@ -104,6 +114,24 @@ def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(answers.keys() - QUESTIONS.keys()):
         raise KeyError(f"copier.yml does not ask: {', '.join(unknown)}")
     return dict(answers)
+
+
+def rendered(source: Path, project: Path, answers: Mapping[str, Any], *left_out: str) -> Path:
+    """What Copier itself makes of a folder and some answers, any key and file name left out.
+
+    Raises:
+        ValueError: an answer is refused.
+    """
+    copier.run_copy(
+        str(source),
+        project,
+        data=dict(answers),
+        exclude=left_out,
+        defaults=True,
+        unsafe=False,
+        quiet=True,
+    )
+    return project
 
 
 def files(project: Path) -> set[str]:
