@@ -1,6 +1,6 @@
 # `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-feature test-variant test-rest lint types format constraints clean
+.PHONY: help demo test test-feature test-variant test-rest lint types format snapshots constraints clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -39,6 +39,9 @@ types: .venv/installed ## check types of tests and hooks
 format: .venv/installed ## fix what can be fixed
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+snapshots: .venv/installed ## write anew what each variant holds and serves; then read the diff
+	.venv/bin/python -W ignore -m tests.snapshots
 
 constraints: .venv/installed ## pin the newest versions of the tools, in constraints.txt
 	sed '/^[^#]/d' constraints.txt > constraints.new

@@ -7,10 +7,11 @@ import pytest
 from tests.conftest import Render
 from tests.drive import RATE_LIMIT, check_log, drive
 from tests.processes import serving
+from tests.snapshots import listed
 from tests.stages import Notebook, Stage
 from tests.test_deploy import check_docker, check_kubernetes
 from tests.variants import VARIANTS, Variant
-from tests.workshop import Workshop, check_lint, check_tests, check_types
+from tests.workshop import Workshop, check_lint, check_tests, check_types, files
 
 SLUG = "my-cascade"
 
@@ -28,6 +29,7 @@ def test_a_variant_passes_every_stage(
 
     with stage("render"):
         project = render(variant.answers)
+        assert files(project) == listed(variant.on), "as meant? then `make snapshots`"
     with stage("install"):
         workshop.install(project)
     programs = project / ".venv" / "bin"
