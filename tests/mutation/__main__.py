@@ -51,11 +51,12 @@ _IN_PLACE: Stage = ("template", "tests/test_in_place.py", "-k", "not itself")
 _ANSWERED: Stage = ("template", "tests/test_answers.py", "-k", "typed or refused or question")
 _MANIFESTS: tuple[Stage, ...] = (
     ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
-    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and manifests or shipped"),
+    ("template", "tests/test_policy.py"),
+    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and manifests"),
 )
 _IMAGE: tuple[Stage, ...] = (
     ("service", "tests/test_container.py"),
-    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image or shipped"),
+    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image or compose"),
 )
 _WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
 _FILES: Stage = ("template", "tests/test_shipped.py")
