@@ -50,8 +50,8 @@ _RENDERED: Stage = ("template", "tests/test_snapshots.py", "tests/test_switches.
 _IN_PLACE: Stage = ("template", "tests/test_in_place.py", "-k", "not itself")
 _ANSWERED: Stage = ("template", "tests/test_answers.py", "-k", "typed or refused or question")
 _MANIFESTS: tuple[Stage, ...] = (
-    ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
     ("template", "tests/test_policy.py"),
+    ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
     ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and manifests"),
 )
 _IMAGE: tuple[Stage, ...] = (
@@ -59,7 +59,6 @@ _IMAGE: tuple[Stage, ...] = (
     ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image or compose"),
 )
 _WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
-_FILES: Stage = ("template", "tests/test_shipped.py")
 _SERVICE: tuple[Stage, ...] = (
     ("source", "tests/test_settings.py", "tests/features", "tests/test_main.py"),
     ("source", "tests"),
@@ -68,6 +67,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "copier.yml": (
         _RENDERED,
         ("template", "tests/test_command_line.py"),
+        ("template", "tests/test_shipped.py", "-k", "models"),
         _IN_PLACE,
         _ANSWERED,
         ("template", "tests/test_any_answer.py", "tests/test_copier.py", "tests/test_answers.py"),
@@ -79,7 +79,15 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "template/.github/*": _WORKFLOWS,
     ".github/*": _WORKFLOWS,
     "template/src/*": _SERVICE,
-    "template/*": (_FILES, _RENDERED, _IN_PLACE, _ANSWERED),
+    "template/README.md": (_RENDERED,),
+    "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
+    "template/.gitignore": (("template", "tests/test_shipped.py", "-k", "git"),),
+    "template/.pre-commit-config.yaml": (("template", "tests/test_shipped.py", "-k", "commit"),),
+    "template/*": (
+        ("template", "tests/test_shipped.py"),
+        ("template", "tests/test_switches.py"),
+        _ANSWERED,
+    ),
 }
 """The tests that should see a mutant, by its file; the fast ones and the likely ones first."""
 
