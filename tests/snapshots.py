@@ -4,6 +4,7 @@
 
 `snapshots/files.txt` names every file and the answers that bring it. `snapshots/openapi.json` holds
 the fullest variant's OpenAPI document and, for each set of switches, what goes when these are off.
+`snapshots/apart.txt` names the service's tests that no switch can reach (plugins/apart.py).
 """
 
 import itertools
@@ -17,7 +18,7 @@ import typer
 
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, SWITCHES, Variant
-from tests.workshop import DEPLOYING, Workshop, files, rendered
+from tests.workshop import APART, DEPLOYING, Workshop, files, rendered, run_watched
 
 FOLDER = ROOT / "tests" / "snapshots"
 FILES = FOLDER / "files.txt"
@@ -114,7 +115,7 @@ def subsets(switches: Iterable[str]) -> Iterator[frozenset[str]]:
 
 
 def main() -> None:
-    """Write both snapshots anew from the working tree."""
+    """Write the snapshots anew from the working tree."""
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
         plain, made = workshop.plain(), Path(folder, "made")
@@ -136,6 +137,8 @@ def main() -> None:
         snapshot = {"document": documents[frozenset()], "without": parted(documents)}
         text = json.dumps(snapshot, indent=1, sort_keys=True, ensure_ascii=False)
         OPENAPI.write_text(f"{text}\n", encoding="utf-8")
+        workshop.install(fullest)
+        run_watched(fullest, python.parent, {"APART_TO": str(APART)})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, VARIANTS
-from tests.workshop import Workshop, check_lint, check_types, commit, files
+from tests.workshop import APART, Workshop, check_lint, check_types, commit, files, run_watched
 
 CONDITIONS = {
     ".env.example": 2,
@@ -89,7 +89,7 @@ def test_what_can_be_executed_says_by_what(template: Path, render: Render) -> No
 
 
 def test_the_template_itself_is_clean_and_passes_its_tests(
-    template: Path, render: Render, workshop: Workshop
+    template: Path, render: Render, workshop: Workshop, tmp_path: Path
 ) -> None:
     environment = render(FULLEST.answers)
     workshop.install(environment)
@@ -97,4 +97,8 @@ def test_the_template_itself_is_clean_and_passes_its_tests(
     here = template / "template"
     check_lint(here, programs)
     check_types(here, programs, workshop)
-    run(programs / "pytest", "-q", "-p", "no:cacheprovider", cwd=here)
+    noted = tmp_path / "apart.txt"
+    run_watched(here, programs, {"APART_TO": str(noted)})
+    # What other variants leave out is still out of the reach of every switch.
+    left_out = set(APART.read_text().splitlines())
+    assert left_out <= set(noted.read_text().splitlines()), "as meant? then `make snapshots`"

@@ -10,10 +10,15 @@ from tests.processes import serving
 from tests.snapshots import listed
 from tests.stages import Notebook, Stage
 from tests.test_deploy import check_docker, check_kubernetes
-from tests.variants import VARIANTS, Variant
-from tests.workshop import Workshop, check_lint, check_tests, check_types, files
+from tests.variants import FULLEST, LEANEST, VARIANTS, Variant
+from tests.workshop import DEPLOYING, Workshop, check_lint, check_tests, check_types, files
 
 SLUG = "my-cascade"
+
+
+def is_whole(variant: Variant) -> bool:
+    """Whether a variant, seen from the running service, is the leanest or the fullest."""
+    return variant.on - set(DEPLOYING) in (LEANEST.on, FULLEST.on - set(DEPLOYING))
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -43,7 +48,7 @@ def test_a_variant_passes_every_stage(
         if "kubernetes" in variant.on:
             check_kubernetes(project, variant.on, kustomize)
     with stage("tests") as now:
-        now.shared = check_tests(project, programs, workshop)
+        now.shared = check_tests(project, programs, workshop, whole=is_whole(variant))
     with ExitStack() as running:
         with stage("boot"):
             command = (programs / SLUG, "serve", "--port", "0")

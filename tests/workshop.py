@@ -17,6 +17,8 @@ from tests.variants import QUESTIONS, ROOT, belongs, manifest
 VERSION = "v1.0.0"
 DEPLOYING = ("docker", "kubernetes")
 """The switches whose files are not part of the running service."""
+APART = ROOT / "tests" / "snapshots" / "apart.txt"
+"""The tests of the service that run in the leanest and the fullest variant only."""
 _GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.com")
 
 
@@ -152,12 +154,13 @@ def fingerprint(project: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
+def check_tests(project: Path, programs: Path, workshop: Workshop, *, whole: bool) -> bool:
     """Run a project's own tests; whether most of them were left to a variant of the same content.
 
     Switches that only deploy change no Python file but tests of their own, which no other file
     knows. These run in every variant; the rest run once for each content of all other files, the
-    README and the answers aside, which name the switches.
+    README and the answers aside, which name the switches. Unless the whole is asked for, the tests
+    that no switch can reach are left out (docs/decisions/0011).
     """
     paths = [path for switch in DEPLOYING for path in manifest(switch)]
     deploying = {name for name in files(project) if belongs(name, paths)}
@@ -165,17 +168,27 @@ def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
     rest = [f"--ignore={name}" for name in own]
     content = files(project) - deploying - {"README.md", ".copier-answers.yml", "uv.lock"}
     name = f"tests-{fingerprint(project, content)}"
+    left_out = {} if whole else {"APART_FROM": str(APART)}
     shared = True
 
     def run_rest(_: Path) -> None:
         nonlocal shared
         shared = False
-        run(programs / "pytest", "-q", *rest, cwd=project)
+        run_watched(project, programs, left_out, *rest)
 
     workshop.once(name, run_rest)
     if own:
         run(programs / "pytest", "-q", *own, cwd=project)
     return shared
+
+
+def run_watched(
+    project: Path, programs: Path, what: Mapping[str, str], *arguments: str, timeout: float = 600
+) -> None:
+    """Run a project's tests with the plugin that knows which no switch can reach."""
+    options = ("-q", "-p", "apart", "-p", "no:cacheprovider", *arguments)
+    env = {"PYTHONPATH": str(ROOT / "tests" / "plugins"), **what}
+    run(programs / "pytest", *options, cwd=project, env=env, timeout=timeout)
 
 
 def check_lint(project: Path, programs: Path) -> None:
