@@ -1,6 +1,6 @@
 # `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-feature test-variant test-rest lint types format snapshots constraints clean
+.PHONY: help demo test test-feature test-variant test-rest lint types format snapshots mutants constraints clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -42,6 +42,9 @@ format: .venv/installed ## fix what can be fixed
 
 snapshots: .venv/installed ## write anew what each variant holds and serves; then read the diff
 	.venv/bin/python -W ignore -m tests.snapshots
+
+mutants: .venv/installed ## take one thing after the other away from the template: a test must turn red
+	.venv/bin/python -W ignore -m tests.mutation
 
 constraints: .venv/installed ## pin the newest versions of the tools, in constraints.txt
 	sed '/^[^#]/d' constraints.txt > constraints.new

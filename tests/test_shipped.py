@@ -231,23 +231,43 @@ def test_the_models_are_those_of_the_catalog(plain: Path, tmp_path: Path) -> Non
 
 
 def test_a_commit_is_checked_by_the_tools_of_the_project(project: Path) -> None:
-    hooks = {
-        hook["id"]: hook
-        for repository in yaml.safe_load(
-            (project / ".pre-commit-config.yaml").read_text(encoding="utf-8")
-        )["repos"]
-        for hook in repository["hooks"]
-        if repository["repo"] == "local"
-    }
+    described = yaml.safe_load((project / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repository,) = described["repos"]
+    assert repository["repo"] == "local"
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+    assert all(hook["name"] for hook in hooks.values())
     fixing = commands(project, "format")
     assert [hooks[name]["entry"] for name in ("ruff-check", "ruff-format")] == fixing
     assert hooks["mypy"]["entry"] == "uv run mypy"
     assert hooks["mypy"]["pass_filenames"] is False
     for name in ("ruff-check", "ruff-format", "mypy"):
         assert hooks[name]["language"] == "system"
-        assert hooks[name].get("types_or", hooks[name].get("types")) in (
-            ["python", "pyi"],
-            ["python"],
-        )
-    for hook in hooks.values():
-        assert hook["name"]
+    kinds = [hooks[name]["types_or"] for name in ("ruff-check", "ruff-format")]
+    assert [*kinds, hooks["mypy"]["types"]] == [["python", "pyi"], ["python", "pyi"], ["python"]]
+
+
+def test_a_commit_of_conflict_markers_is_stopped(project: Path) -> None:
+    described = yaml.safe_load((project / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = {hook["id"]: hook for hook in described["repos"][0]["hooks"]}
+    hook = hooks["conflict-markers"]
+    # pygrep reads each file by the pattern of `entry`, and fails where it is found.
+    assert (hook["language"], hook["types"]) == ("pygrep", ["text"])
+    pattern = re.compile(hook["entry"])
+    for line in ("<<<<<<< before updating", ">>>>>>> after updating", "<<<<<<< HEAD"):
+        assert pattern.search(line)
+    assert not pattern.search("=======")
+    for name in files(project):
+        lines = (project / name).read_text(encoding="utf-8").splitlines()
+        assert not any(pattern.search(line) for line in lines), name
+
+
+def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) -> None:
+    described = yaml.safe_load((project / "compose.yaml").read_text(encoding="utf-8"))
+    (service,) = described["services"].values()
+    assert (service["mem_limit"], service["pids_limit"]) == ("512m", 256)
+    assert service["restart"] == "unless-stopped"
+    assert service["build"] == {"context": "."}
+    assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert described["volumes"] == {"ledger": None}
+    assert service["volumes"] == ["ledger:/data"]
+    assert service["environment"] == {"LEDGER_URL": "${LEDGER_URL:-sqlite:////data/ledger.sqlite3}"}

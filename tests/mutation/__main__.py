@@ -56,7 +56,8 @@ _MANIFESTS: tuple[Stage, ...] = (
 )
 _IMAGE: tuple[Stage, ...] = (
     ("service", "tests/test_container.py"),
-    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image or compose"),
+    ("template", "tests/test_shipped.py", "-k", "compose"),
+    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image"),
 )
 _WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
 _SERVICE: tuple[Stage, ...] = (
@@ -119,18 +120,22 @@ class Copy:
         self.folder = folder
         folder.mkdir(parents=True)
         snapshot(folder)
-        self._runs = {place: self._start(place, python) for place in PLACES}
+        self._python = python
+        self._started: dict[str, subprocess.Popen[str]] = {}
 
-    def _start(self, place: str, python: Path) -> subprocess.Popen[str]:
-        service = self.folder / "template"
-        return subprocess.Popen(
-            [sys.executable if place == "template" else python, FORKS, *PLACES[place]],
-            cwd=self.folder if place == "template" else service,
-            env=environment(PYTHONPATH=str(service / "src")),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def _process(self, place: str) -> subprocess.Popen[str]:
+        if place not in self._started:
+            service = self.folder / "template"
+            here = place == "template"
+            self._started[place] = subprocess.Popen(
+                [sys.executable if here else self._python, FORKS, *PLACES[place]],
+                cwd=self.folder if here else service,
+                env=environment(PYTHONPATH=str(service / "src")),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self._started[place]
 
     def passes(self, stage: Stage) -> bool:
         """Whether pytest ends with 0; whatever else happens, something was seen.
@@ -139,7 +144,7 @@ class Copy:
             ValueError: the process is gone.
         """
         place, *arguments = stage
-        process = self._runs[place]
+        process = self._process(place)
         assert process.stdin is not None
         assert process.stdout is not None
         line = json.dumps([*PYTEST, f"--basetemp={self.folder}.tmp", *arguments])
@@ -148,10 +153,12 @@ class Copy:
         return int(process.stdout.readline()) == 0
 
     def close(self) -> None:
-        for process in self._runs.values():
+        for process in self._started.values():
             assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.close()
             process.wait()
+            process.stdout.close()
 
 
 class Laboratory:
