@@ -1,7 +1,8 @@
 # `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make; for the image's test podman
 # or docker.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-feature test-variant test-updates test-rest lint types format constraints release clean
+.PHONY: help demo test test-feature test-variant test-updates test-rest lint types format snapshots mutants \
+  constraints release clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -43,6 +44,12 @@ types: .venv/installed ## check types of tests and hooks
 format: .venv/installed ## fix what can be fixed
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+snapshots: .venv/installed ## write anew what each variant holds and serves; then read the diff
+	.venv/bin/python -W ignore -m tests.snapshots
+
+mutants: .venv/installed ## take one thing after the other away from the template: a test must turn red
+	.venv/bin/python -W ignore -m tests.mutation
 
 constraints: .venv/installed ## pin the newest versions of the tools, in constraints.txt
 	sed '/^[^#]/d' constraints.txt > constraints.new

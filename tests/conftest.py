@@ -77,6 +77,12 @@ def template(workshop: Workshop) -> Path:
     return workshop.template()
 
 
+@pytest.fixture(scope="session")
+def plain(workshop: Workshop) -> Path:
+    """The template as a folder; for many copies, since nothing is cloned."""
+    return workshop.plain()
+
+
 @pytest.fixture
 def render(copie: Copie, template: Path) -> Render:
     """Render the template with some answers, the defaults for the others."""

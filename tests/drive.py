@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from tests.snapshots import served
+
 RATE_LIMIT = 45
 """Requests a minute that the service is started with; `drive` needs fewer before its last step."""
 
@@ -68,8 +70,11 @@ def check_routes(client: httpx.Client, on: Collection[str]) -> None:
     docs = client.get("/docs")
     assert docs.status_code == 200
     assert "text/html" in docs.headers["content-type"]
-    listed = client.get("/openapi.json").json()["paths"]
+    document = client.get("/openapi.json").json()
+    listed = document["paths"]
     assert {path: set(methods) for path, methods in listed.items()} == PROBES | api_routes(on)
+    del document["info"]
+    assert document == served(on), "as meant? then `make snapshots`"
     for switch in API.keys() - {"", *on}:
         for path, methods in API[switch].items():
             for method in methods:

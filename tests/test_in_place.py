@@ -1,12 +1,12 @@
 """`template/` as it stands is the everything-on project, with few conditions and none in Python."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, VARIANTS
-from tests.workshop import Workshop, check_lint, check_types, files
+from tests.workshop import APART, Workshop, check_lint, check_types, commit, files, run_watched
 
 CONDITIONS = {
     ".env.example": 3,
@@ -58,10 +58,38 @@ def test_file_names_are_legal_everywhere(template: Path) -> None:
     names = run("git", "ls-files", cwd=template).splitlines()
     assert [n for n in names if any(ILLEGAL_ON_WINDOWS.search(p) for p in n.split("/"))] == []
     assert len({name.lower() for name in names}) == len(names)
+    # Folders too: `Docs/a` beside `docs/b` would be one folder on macOS.
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    assert len({folder.lower() for folder in folders}) == len(folders)
+    # Windows takes 260 characters, those of the folder that a project is in included.
+    assert max(map(len, template_files(template))) <= 100
+
+
+def test_lines_end_the_same_on_every_machine(
+    template: Path, render: Render, tmp_path: Path
+) -> None:
+    """A checkout by a git that would write carriage returns, as on Windows."""
+    project = render(FULLEST.answers)
+    commit(project)
+    for repository in (template, project):
+        clone = tmp_path / repository.name
+        options = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")
+        run("git", *options, "clone", "--quiet", repository, clone, cwd=tmp_path)
+        for name in files(clone):
+            assert b"\r" not in (clone / name).read_bytes(), name
+            assert (clone / name).read_bytes() == (repository / name).read_bytes(), name
+
+
+def test_what_can_be_executed_says_by_what(template: Path, render: Render) -> None:
+    for folder in (template, render(FULLEST.answers)):
+        for name in files(folder):
+            path = folder / name
+            executable = bool(path.stat().st_mode & 0o111)
+            assert executable == path.read_bytes().startswith(b"#!"), name
 
 
 def test_the_template_itself_is_clean_and_passes_its_tests(
-    template: Path, render: Render, workshop: Workshop
+    template: Path, render: Render, workshop: Workshop, tmp_path: Path
 ) -> None:
     environment = render(FULLEST.answers)
     workshop.install(environment)
@@ -69,4 +97,8 @@ def test_the_template_itself_is_clean_and_passes_its_tests(
     here = template / "template"
     check_lint(here, programs)
     check_types(here, programs, workshop)
-    run(programs / "pytest", "-q", "-p", "no:cacheprovider", cwd=here)
+    noted = tmp_path / "apart.txt"
+    run_watched(here, programs, {"APART_TO": str(noted)})
+    # What other variants leave out is still out of the reach of every switch.
+    left_out = set(APART.read_text().splitlines())
+    assert left_out <= set(noted.read_text().splitlines()), "as meant? then `make snapshots`"

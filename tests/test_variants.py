@@ -9,12 +9,18 @@ import pytest
 from tests.conftest import Render
 from tests.drive import RATE_LIMIT, check_log, drive
 from tests.processes import serving
+from tests.snapshots import listed
 from tests.stages import Notebook, Stage
 from tests.test_deploy import check_docker, check_kubernetes
-from tests.variants import VARIANTS, Variant
-from tests.workshop import Workshop, check_lint, check_tests, check_types
+from tests.variants import FULLEST, LEANEST, VARIANTS, Variant
+from tests.workshop import DEPLOYING, Workshop, check_lint, check_tests, check_types, files
 
 SLUG = "my-cascade"
+
+
+def is_whole(variant: Variant) -> bool:
+    """Whether a variant, seen from the running service, is the leanest or the fullest."""
+    return variant.on - set(DEPLOYING) in (LEANEST.on, FULLEST.on - set(DEPLOYING))
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -30,6 +36,7 @@ def test_a_variant_passes_every_stage(
 
     with stage("render"):
         project = render(variant.answers)
+        assert files(project) == listed(variant.on), "as meant? then `make snapshots`"
     pass_every_stage(project, variant, workshop, kustomize, stage)
 
 
@@ -54,7 +61,7 @@ def pass_every_stage(
         if "kubernetes" in variant.on:
             check_kubernetes(project, variant.on, kustomize)
     with stage("tests") as now:
-        now.shared = check_tests(project, programs, workshop)
+        now.shared = check_tests(project, programs, workshop, whole=is_whole(variant))
     with ExitStack() as running:
         with stage("boot"):
             command = (programs / SLUG, "serve", "--port", "0")

