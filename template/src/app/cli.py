@@ -18,7 +18,7 @@ from app import cli_keys, runtime, simulator
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
-from app.http import guard, logs
+from app.http import drain, guard, logs
 from app.http.keyring import Keyring
 from app.http.problems import from_cascade
 from app.ledger import Account, Health, Ledger, export, opening
@@ -76,7 +76,7 @@ def serve(
         access_log=False,
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        timeout_graceful_shutdown=drain.LAST_WORDS,
     )
 
 

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from app import features, runtime
 from app.about import about
 from app.http import guard, keys, logs, problems
+from app.http.drain import ClosingConnections, Drain
 from app.http.keyring import Keyring
 from app.http.requests import BodyLimit, RequestLog
 from app.ledger import opening
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.engine = await stack.enter_async_context(
                 runtime.running(settings, models, ledger, observers)
             )
+            stack.enter_context(app.state.drain.on_signals(app.state.engine))
             yield
             app.state.engine = None
 
@@ -57,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestLog),
+            Middleware(ClosingConnections),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
             *(middleware for feature in installed for middleware in feature.middleware),
         ],
@@ -66,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keyring = keyring
     app.state.ledger = ledger
     app.state.features = installed
+    app.state.drain = Drain(settings.drain_seconds, settings.shutdown_grace_seconds)
     app.state.started = time.monotonic()
     app.state.engine = None
     problems.install(app)

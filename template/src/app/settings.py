@@ -69,7 +69,10 @@ class Settings(EnvSettings):
     """How often a call is tried while its fault may pass and the deadline leaves time."""
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     """Failed calls in a row after which a model is left alone for ten seconds."""
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    """For which queries are still taken after SIGTERM, while `/readiness` sends them elsewhere."""
     shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
+    """In which queries that were taken are answered; then they are told that it is over."""
 
     @field_validator("trusted_proxies")
     @classmethod
