@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ConfigurationError: the settings or `cascade.toml` allow no start; says what to change.
     """
     settings = settings or load_settings(Settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_lines)
     configured_keys = keys.parse(settings.api_keys.get_secret_value())
     models = runtime.configure(settings)
     ledger = opening.choose(settings)

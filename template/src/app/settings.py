@@ -35,6 +35,8 @@ class Settings(EnvSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: JSON in production, else text."""
 
     cascade_file: Path = Path("cascade.toml")
     simulator: Literal["auto", "on", "off"] = "auto"
@@ -85,6 +87,13 @@ class Settings(EnvSettings):
             if network.prefixlen == 0:
                 raise ValueError("whoever trusts every address believes every client")
         return value
+
+    @property
+    def log_lines(self) -> Literal["json", "text"]:
+        """What each line of the log is."""
+        if self.log_format != "auto":
+            return self.log_format
+        return "json" if self.environment == "production" else "text"
 
     def key(self, variable: str) -> SecretStr | None:
         """The value of any key variable that `cascade.toml` names, or None where it is not set."""
