@@ -380,7 +380,7 @@ def leave(stub: Callable[[Answering], Stub], serve: Serve, tmp_path: Path) -> Le
         file.write_text(cascade_toml(drafter.url, hanging.url), encoding="utf-8")
         client = serve(cascade_file=file)
         content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as line:
             line.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
             assert asked.wait(5)

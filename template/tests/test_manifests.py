@@ -60,6 +60,8 @@ def environment(overlay: str) -> dict[str, str]:
             if beneath.parent == folder.parent
             else literals(read(beneath / "kustomization.yaml"))
         )
+    for component in kustomization.get("components", []):
+        values |= literals(read((folder / component).resolve() / "kustomization.yaml"))
     return values | literals(kustomization)
 
 

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from fastapi import FastAPI
 from starlette.routing import Match
 
 from app.main import create_app
 from app.settings import Settings
+from tests.conftest import Serve
+from tests.test_manifests import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 CASCADE = ROOT / "tests" / "cascade.toml"
@@ -40,3 +43,11 @@ def test_an_overlay_uses_it() -> None:
     overlay = read("overlays/production-prometheus/kustomization.yaml")
     assert overlay["components"] == ["../../components/prometheus"]
     assert overlay["resources"] == ["../production"]
+
+
+def test_a_scrape_from_within_the_cluster_needs_no_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRICS_ACCESS", environment("production-prometheus")["METRICS_ACCESS"])
+    client = serve(environment="production", api_keys=f"ann:use:{'0' * 64}")
+    assert client.get("/metrics").status_code == 200

@@ -9,10 +9,10 @@ from starlette.middleware import Middleware
 
 from app import features, runtime
 from app.about import about
-from app.http import guard, keys, logs, problems
+from app.http import browsers, guard, hosts, keys, logs, problems
 from app.http.drain import ClosingConnections, Drain
 from app.http.keyring import Keyring
-from app.http.requests import BodyLimit, RequestLog
+from app.http.requests import BodyLimit, LastResort, RequestLog
 from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
@@ -57,9 +57,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=me.version,
         description=me.summary,
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.serves_docs else None,
         middleware=[
             Middleware(RequestLog),
             Middleware(ClosingConnections),
+            *browsers.middleware(settings),
+            Middleware(LastResort),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
             *(middleware for feature in installed for middleware in feature.middleware),
         ],
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.include_router(health.router)
     guards = [
+        Depends(hosts.require_known),
         Depends(guard.require("use")),
         *(dependency for feature in installed for dependency in feature.dependencies),
     ]

@@ -2,19 +2,30 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.cascade.errors import ConfigurationError
 
 ENV_FILE = ".env"
 Budget = Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+HOST = re.compile(r"\A((\*\.)?[A-Za-z0-9._-]+|[0-9A-Fa-f:]+)\Z")
+ORIGIN = re.compile(r"\Ahttps?://[a-z0-9.-]+(:\d{1,5})?\Z")
+
+
+def _with_commas(value: object) -> object:
+    """The parts of a text; anything else as it is."""
+    return list(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_with_commas)]
 SettingsT = TypeVar("SettingsT", bound="EnvSettings")
 
 
@@ -64,6 +75,13 @@ class Settings(EnvSettings):
     trusted_proxies: str = "127.0.0.1,::1"
     """Whose `X-Forwarded-For` and `-Proto` are believed: addresses and networks, with commas."""
 
+    cors_origins: Names = ()
+    """Whose pages may call the API from a browser: `https://app.example.com`, or `*`."""
+    allowed_hosts: Names = ()
+    """The names that the service answers to, `*.example.com` for all below; none for any."""
+    docs: Literal["auto", "on", "off"] = "auto"
+    """Whether `/docs` and `/openapi.json` are served; `auto`: not in production."""
+
     max_query_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     request_deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
@@ -75,6 +93,24 @@ class Settings(EnvSettings):
     """For which queries are still taken after SIGTERM, while `/readiness` sends them elsewhere."""
     shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
     """In which queries that were taken are answered; then they are told that it is over."""
+
+    @property
+    def serves_docs(self) -> bool:
+        return self.docs == "on" or (self.docs == "auto" and self.environment == "development")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != ("*",) and not all(ORIGIN.match(each) for each in value):
+            raise ValueError("write origins such as https://app.example.com, or * alone")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(HOST.match(each) for each in value):
+            raise ValueError("write names such as api.example.com or *.example.com, without ports")
+        return tuple(each.lower() for each in value)
 
     @field_validator("trusted_proxies")
     @classmethod

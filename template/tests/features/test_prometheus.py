@@ -96,9 +96,23 @@ def test_two_services_count_for_themselves(serve: Serve) -> None:
     assert value(two, "cascadeflow_queries_total") == 0
 
 
-def test_metrics_want_no_key(serve: Serve) -> None:
-    client = serve(api_keys=f"ann:use:{'0' * 64}")
-    response = client.get("/metrics")
+@pytest.mark.parametrize(
+    ("environment", "access", "status"),
+    [
+        ("development", "auto", 200),
+        ("development", "key", 401),
+        ("production", "auto", 401),
+        ("production", "open", 200),
+    ],
+)
+def test_production_gives_metrics_to_who_has_a_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, environment: str, access: str, status: int
+) -> None:
+    monkeypatch.setenv("METRICS_ACCESS", access)
+    key, entry = keys.create("scraper", "use")
+    client = serve(environment=environment, api_keys=entry)
+    assert client.get("/metrics").status_code == status
+    response = client.get("/metrics", headers={"Authorization": f"Bearer {key}"})
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain")
 

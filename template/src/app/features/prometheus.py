@@ -1,20 +1,32 @@
 """`/metrics`: counters of the cascade for Prometheus, in US dollars, seconds and tokens."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Literal
+
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from app.features import Feature, standings
+from app.http import guard
 from app.http.dependencies import TheLedger
 from app.ledger import Entry
-from app.settings import Settings
+from app.settings import EnvSettings, Settings, load_settings
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 DOLLARS = (0.000_01, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 
 
-def feature(_: Settings) -> Feature:
+class PrometheusSettings(EnvSettings):
+    """Settings of this feature."""
+
+    metrics_access: Literal["auto", "open", "key"] = "auto"
+    """Who may read `/metrics`: anybody, or who has an API key; `auto` wants one in production."""
+
+
+def feature(settings: Settings) -> Feature:
     """A registry of its own for each app."""
+    access = load_settings(PrometheusSettings).metrics_access
+    guarded = access == "key" or (access == "auto" and settings.environment == "production")
     registry = CollectorRegistry()
     queries = Counter(
         "cascadeflow_queries",
@@ -70,7 +82,7 @@ def feature(_: Settings) -> Feature:
         tokens.labels("input").inc(entry.usage.input_tokens)
         tokens.labels("output").inc(entry.usage.output_tokens)
 
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(guard.require("use"))] if guarded else [])
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics(request: Request, ledger: TheLedger) -> Response:

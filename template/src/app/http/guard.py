@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.cascade.errors import ConfigurationError
+from app.http import hosts
 from app.http.keyring import Keyring
 from app.http.keys import ApiKey, KeyRole
 from app.http.problems import Problem
@@ -59,8 +60,14 @@ def is_open(request: Request) -> bool:
     # Where it was accepted and not from where: a proxy's headers cannot change that.
     server, _ = request.scope.get("server") or ("", None)
     address = _address(str(server))
-    # What has no address has come through no network: a Unix socket, or a test.
-    return address is None or address.is_loopback
+    if address is None:
+        # It has come through no network: a Unix socket, or a test.
+        return True
+    # A page that a browser was lured to may be given this machine's address, but not its name.
+    named = is_loopback(hosts.name_of(request)) or hosts.is_known(
+        request, request.app.state.settings.allowed_hosts
+    )
+    return address.is_loopback and named
 
 
 def is_loopback(host: str) -> bool:

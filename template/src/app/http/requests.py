@@ -1,4 +1,4 @@
-"""Around each request: an id, one log line without query string or body, a limit, a last resort."""
+"""Around each request: an id, one log line without query string or body, a last resort, a limit."""
 
 import logging
 import re
@@ -41,12 +41,6 @@ class RequestLog:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception as failure:
-            problem = problems.unexpected(failure)
-            if status:
-                # The server logs what it is given; the failure's own text may hold a prompt.
-                raise ConnectionAbortedError("the response broke off") from None
-            await problems.respond(problem)(scope, receive, send_with_id)
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
             method, path = scope["method"], quote(scope["path"])
@@ -64,6 +58,33 @@ class RequestLog:
                 milliseconds,
                 extra={logs.FIELDS: fields},
             )
+
+
+class LastResort:
+    """Answers 500 to what nothing else has caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noting)
+        except Exception as failure:
+            problem = problems.unexpected(failure)
+            if begun:
+                # The server logs what it is given; the failure's own text may hold a prompt.
+                raise ConnectionAbortedError("the response broke off") from None
+            await problems.respond(problem)(scope, receive, send)
 
 
 class BodyLimit:
