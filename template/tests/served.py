@@ -38,6 +38,11 @@ class Served:
     def log(self) -> str:
         return "".join(self.lines)
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that have served, whether they live or not."""
+        return [int(number) for number in re.findall(r"Started server process \[(\d+)\]", self.log)]
+
     def terminate(self) -> None:
         """Tell it to stop, as an orchestrator does."""
         self.stopping = True

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
@@ -65,19 +65,23 @@ def serve(
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        reload=reload,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=drain.LAST_WORDS,
-    )
+    with ExitStack() as stack:
+        for feature in app.state.features:
+            if feature.shared and (workers > 1 or reload):
+                stack.enter_context(feature.shared())
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            reload=reload,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            forwarded_allow_ips=settings.trusted_proxies,
+            timeout_graceful_shutdown=drain.LAST_WORDS,
+        )
 
 
 @cli.command()

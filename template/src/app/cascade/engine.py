@@ -86,8 +86,9 @@ class Engine:
             DeadlineExceeded: the query took too long.
         """
         with self._flight():
+            asked = time.perf_counter()
             query = self._fitting(query)
-            return await self._run(query, await self._reserve(query, account))
+            return await self._run(query, await self._reserve(query, account), asked)
 
     @asynccontextmanager
     async def open(
@@ -102,10 +103,11 @@ class Engine:
                 asked, and the first event.
         """
         with self._flight():
+            asked = time.perf_counter()
             query = self._fitting(query)
             reservation = await self._reserve(query, account)
             events: asyncio.Queue[Event] = asyncio.Queue()
-            task = asyncio.create_task(self._tell(query, reservation, events.put_nowait))
+            task = asyncio.create_task(self._tell(query, reservation, asked, events.put_nowait))
             try:
                 # A task that is cancelled before its first step would never settle.
                 await asyncio.sleep(0)
@@ -129,9 +131,9 @@ class Engine:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _tell(self, query: Query, reservation: Reservation, emit: Emit) -> None:
+    async def _tell(self, query: Query, reservation: Reservation, asked: float, emit: Emit) -> None:
         try:
-            answer = await self._run(query, reservation, emit)
+            answer = await self._run(query, reservation, asked, emit)
         except Exception as error:
             emit(Event("error", error=error))
         else:
@@ -152,7 +154,7 @@ class Engine:
         return await self._ledger.reserve(worst, account)
 
     async def _run(
-        self, query: Query, reservation: Reservation, emit: Emit | None = None
+        self, query: Query, reservation: Reservation, asked: float, emit: Emit | None = None
     ) -> Answer:
         deadline = min(self._deadline, query.deadline or self._deadline)
         hurried = deadline < self._deadline
@@ -176,6 +178,9 @@ class Engine:
                 usage=exchange.usage,
                 complexity=exchange.complexity,
                 models=tuple(self.models.model(call.role).name for call in exchange.calls),
+                queued_ms=(started - asked) * 1000,
+                first_text_ms=exchange.first_text_ms,
+                calls=exchange.reports(),
             )
             try:
                 await self._ledger.settle(reservation, entry)
