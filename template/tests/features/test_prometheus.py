@@ -171,6 +171,7 @@ def test_clients_cannot_make_up_series(fresh: httpx.Client) -> None:
         return fresh.get("/metrics").text.count("\n")
 
     fresh.request("LOCK", "/pot/0")
+    series()  # has a route of its own
     before = series()
     for number, method in enumerate(["LOCK", "TRACE", "PROPFIND", "MKCOL"]):
         fresh.request(method, f"/pot/{number}")
