@@ -11,6 +11,7 @@ from tests.workshop import Workshop, check_lint, check_types, files
 CONDITIONS = {
     ".env.example": 2,
     "README.md": 1,
+    "compose.yaml": 1,
     "pyproject.toml": 3,
 }
 """How many tags of a file hold an `if`. Before one is added: can it be a file in the manifest?"""

@@ -54,11 +54,9 @@ def health_command() -> list[str]:
 
 
 def compose() -> dict[str, Any]:
-    """The one service of compose.yaml."""
-    (service,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))[
-        "services"
-    ].values()
-    found: dict[str, Any] = service
+    """The service in compose.yaml that runs the image."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)["services"]["api"]
     return found
 
 

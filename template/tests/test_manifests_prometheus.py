@@ -51,3 +51,9 @@ def test_a_scrape_from_within_the_cluster_needs_no_key(
     monkeypatch.setenv("METRICS_ACCESS", environment("production-prometheus")["METRICS_ACCESS"])
     client = serve(environment="production", api_keys=f"ann:use:{'0' * 64}")
     assert client.get("/metrics").status_code == 200
+
+
+def test_the_operator_gets_the_rules_that_everybody_gets() -> None:
+    rule = read("components/prometheus/prometheusrule.yaml")
+    alerts = yaml.safe_load((ROOT / "deploy/monitoring/alerts.yaml").read_text(encoding="utf-8"))
+    assert rule["spec"] == alerts
