@@ -209,12 +209,11 @@ def check_rules(client: httpx.Client, project: Path) -> int:
 
 
 def check_dashboard(client: httpx.Client, project: Path) -> int:
-    """How many queries the dashboard has; each has a result, and it is a number."""
+    """How many queries the dashboard has; each finds a number, though an idle route has none."""
     queries = dashboard_queries(project)
     for title, query in queries:
         values = ask_prometheus(client, query)
-        assert values, (title, query)
-        assert not any(math.isnan(value) for value in values), (title, query, values)
+        assert any(math.isfinite(value) for value in values), (title, query, values)
     return len(queries)
 
 
