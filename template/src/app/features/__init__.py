@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.params import Depends
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app.cascade.engine import Observer
@@ -57,6 +58,8 @@ class Feature:
     """Entered by the process that starts workers, around their lives."""
     on_decision: Callable[[str, str], None] | None = None
     """Told of what features decide about requests: the feature's name, and what it decided."""
+    telemetry: TelemetryConfig | None = None
+    """For FastAPI; one feature at most has one."""
 
 
 def installed(settings: Settings) -> list[Feature]:

@@ -1,15 +1,16 @@
-"""`/metrics` for Prometheus, the same whichever worker answers."""
+"""`/metrics` for Prometheus, the same whichever worker answers; and traces, if they are wanted."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Literal
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware import Middleware
 
+from app.cascade.errors import ConfigurationError
 from app.features import Feature
 from app.features.prometheus import processes
 from app.features.prometheus.http import CountRequests
@@ -17,6 +18,9 @@ from app.features.prometheus.instruments import Instruments
 from app.features.prometheus.moment import Moment, ask
 from app.http import guard
 from app.settings import EnvSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.features.prometheus.traces import Traces
 
 NAME = "prometheus"
 TICK = 0.25
@@ -28,15 +32,19 @@ class PrometheusSettings(EnvSettings):
 
     metrics_access: Literal["auto", "open", "key"] = "auto"
     """Who may read `/metrics`: anybody, or who has an API key; `auto` wants one in production."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Where traces are sent, such as http://collector:4318; empty for nowhere."""
 
 
 def feature(settings: Settings) -> Feature:
     """A registry of its own for each app."""
-    access = load_settings(PrometheusSettings).metrics_access
+    mine = load_settings(PrometheusSettings)
+    access = mine.metrics_access
     guarded = access == "key" or (access == "auto" and settings.environment == "production")
     processes.enter()
     registry = CollectorRegistry()
     instruments = Instruments(registry)
+    traces = _traces(mine.otel_exporter_otlp_endpoint)
     router = APIRouter(dependencies=[Depends(guard.require("use"))] if guarded else [])
 
     @router.get("/metrics", include_in_schema=False)
@@ -52,21 +60,36 @@ def feature(settings: Settings) -> Feature:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(app, instruments))
-        try:
+        async with AsyncExitStack() as stack:
+            if traces:
+                await stack.enter_async_context(traces.running())
+            watching = asyncio.create_task(_watch(app, instruments))
+            stack.callback(watching.cancel)
             yield
-        finally:
-            watching.cancel()
 
     return Feature(
         name=NAME,
         open_routers=[router],
         middleware=[Middleware(CountRequests, instruments=instruments)],
-        observers=[instruments.settled],
+        observers=[instruments.settled, *([traces.settled] if traces else [])],
         lifespan=lifespan,
         shared=processes.shared,
         on_decision=instruments.decided,
+        telemetry=traces.config if traces else None,
     )
+
+
+def _traces(endpoint: str) -> "Traces | None":
+    if not endpoint:
+        return None
+    try:
+        from app.features.prometheus.traces import Traces
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra of that name:"
+            " `uv sync --extra traces`"
+        ) from None
+    return Traces(endpoint)
 
 
 async def _watch(app: FastAPI, instruments: Instruments) -> None:
