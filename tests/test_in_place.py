@@ -9,7 +9,7 @@ from tests.variants import FULLEST, ROOT, VARIANTS
 from tests.workshop import Workshop, check_lint, check_types, files
 
 CONDITIONS = {
-    ".env.example": 2,
+    ".env.example": 3,
     "README.md": 1,
     "compose.yaml": 1,
     "pyproject.toml": 5,

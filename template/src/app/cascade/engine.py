@@ -74,7 +74,8 @@ class Engine:
         """End the queries in flight: each is told that the service is not ready, and settled."""
         self._refusing = self._abandoned = True
         for limit in self._limits:
-            limit.reschedule(0)
+            if not limit.expired():
+                limit.reschedule(0)
 
     async def ask(self, query: Query, account: Account = ANYONE) -> Answer:
         """The whole answer at once; the account pays.
