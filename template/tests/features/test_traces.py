@@ -4,6 +4,7 @@ import gzip
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from app.settings import Settings
 from tests.conftest import ACCEPTED, client_of
 from tests.served import served
 
+QUERIES = (
+    {"query": "[[drafter:poor]] a secret prompt"},
+    {"query": "[[both:500]] a secret prompt", "force_direct": True},
+    {"query": "secret" * 1000},
+)
 VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -60,14 +66,22 @@ class _Taker(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def collector() -> Iterator[Collector]:
+@contextmanager
+def collecting() -> Iterator[Collector]:
     with Collector() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def collector(cascade_file: Path) -> Iterator[Collector]:
+    """One that a service has sent its spans to, of some queries."""
+    with collecting() as server:
+        ask(cascade_file, *QUERIES, **{VARIABLE: server.url})
+        yield server
 
 
 def ask(cascade_file: Path, *bodies: Mapping[str, object], **variables: str) -> None:
@@ -94,12 +108,8 @@ def attributes(span: Span) -> dict[str, object]:
     return found
 
 
-def test_a_request_and_its_calls_to_models_are_spans(
-    cascade_file: Path, collector: Collector
-) -> None:
-    ask(cascade_file, {"query": "[[drafter:poor]] What is AI?"}, **{VARIABLE: collector.url})
-    request, draft, answer, *again = collector.spans()
-    assert len(again) == 3
+def test_a_request_and_its_calls_to_models_are_spans(collector: Collector) -> None:
+    request, draft, answer = collector.spans()[:3]
     assert set(collector.paths) == {"/v1/traces"}
     assert (request.name, request.kind) == ("POST /api/query", Span.SPAN_KIND_SERVER)
     assert attributes(request)["cascade.outcome"] == "rejected"
@@ -119,31 +129,29 @@ def test_a_request_and_its_calls_to_models_are_spans(
         assert told["gen_ai.usage.output_tokens"]
 
 
-def test_a_call_that_fails_says_how(cascade_file: Path, collector: Collector) -> None:
-    body = {"query": "[[both:500]] hi", "force_direct": True}
-    ask(cascade_file, body, **{VARIABLE: collector.url})
-    request, call, *_ = collector.spans()
-    assert call.status.code == request.status.code == Status.STATUS_CODE_ERROR
+def test_a_call_that_fails_says_how(collector: Collector) -> None:
+    failed = [span for span in collector.spans() if span.status.code == Status.STATUS_CODE_ERROR]
+    request, call = failed[:2]
     assert attributes(call)["error.type"] == "unavailable"
+    assert call.parent_span_id == request.span_id
     assert attributes(request)["http.response.status_code"] == 502
 
 
-def test_no_span_holds_a_prompt(cascade_file: Path, collector: Collector) -> None:
-    queries = ("a secret prompt", "[[both:500]] a secret prompt", "secret" * 1000)
-    ask(cascade_file, *({"query": query} for query in queries), **{VARIABLE: collector.url})
+def test_no_span_holds_a_prompt(collector: Collector) -> None:
     assert {attributes(span).get("url.query") for span in collector.spans()} == {None, "REDACTED"}
     for body in collector.bodies:
         assert b"secret" not in body
 
 
-def test_nothing_is_sent_unless_it_is_wanted(cascade_file: Path, collector: Collector) -> None:
-    elsewhere = {
-        "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces",
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{collector.url}/v1/logs",
-    }
-    ask(cascade_file, {"query": ACCEPTED}, {"query": ""}, **elsewhere)
-    assert collector.bodies == []
+def test_nothing_is_sent_unless_it_is_wanted(cascade_file: Path) -> None:
+    with collecting() as server:
+        elsewhere = {
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{server.url}/v1/traces",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{server.url}/v1/logs",
+        }
+        ask(cascade_file, {"query": ACCEPTED}, {"query": ""}, **elsewhere)
+        assert server.bodies == []
 
 
 def test_without_the_extra_the_start_is_refused(
