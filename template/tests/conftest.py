@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 from app import simulator
 from app.http import logs
+from app.http.protocol import BoundedProtocol
 from app.ledger import Budgets, Ledger
 from app.ledger.memory import MemoryStore
 from app.main import create_app
@@ -105,6 +106,7 @@ async def started(app: FastAPI) -> Service:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=BoundedProtocol,
             lifespan="on",
             log_config=None,
             access_log=False,

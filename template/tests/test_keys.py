@@ -93,6 +93,17 @@ def test_without_a_known_key_it_is_a_401(guarded: httpx.Client, headers: dict[st
     assert response.json()["error"] == "unauthorized"
 
 
+@pytest.mark.parametrize("name", ["api_key", "key", "X-API-Key", "access_token"])
+def test_a_key_in_the_url_opens_nothing_and_is_not_logged(
+    guarded: httpx.Client, keys: dict[str, str], logged: list[str], name: str
+) -> None:
+    response = guarded.get("/api/query", params={"query": "hi", name: keys["use"]})
+    assert response.status_code == 401
+    assert "X-API-Key: KEY" in response.json()["detail"]
+    assert keys["use"] not in response.text
+    assert not any(keys["use"] in line for line in logged)
+
+
 def test_a_hash_is_no_key(guarded: httpx.Client, keys: dict[str, str]) -> None:
     digest = hashlib.sha256(keys["use"].encode()).hexdigest()
     assert guarded.get("/api/stats", headers={"X-API-Key": digest}).status_code == 401

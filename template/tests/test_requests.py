@@ -4,6 +4,7 @@ import asyncio
 import socket
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -131,3 +132,30 @@ def test_a_longer_body_is_refused_before_it_has_come(serve: Serve) -> None:
             b"Content-Length: 1000000000\r\n\r\n{"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("line", [b"X-One: %s\r\n", b"%s"], ids=["many headers", "one header"])
+def test_a_flood_of_headers_is_refused_and_the_next_client_is_answered(
+    serve: Serve, line: bytes
+) -> None:
+    client = serve()
+    url = urlsplit(str(client.base_url))
+    with socket.create_connection((str(url.hostname), url.port or 0), timeout=20) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Zero: ")
+        with suppress(ConnectionError):
+            while True:
+                connection.sendall(line.replace(b"%s", b"x" * 10_000))
+    assert client.get("/health").status_code == 200
+
+
+def test_headers_of_sixty_thousand_bytes_are_read(serve: Serve) -> None:
+    client = serve()
+    headers = {f"X-Header-{number}": "x" * 1000 for number in range(58)}
+    assert client.get("/health", headers=headers).status_code == 200
+    # The next request of a connection begins anew.
+    assert client.get("/health", headers=headers).status_code == 200
+
+
+def test_a_long_body_is_no_flood_of_headers(client: httpx.Client) -> None:
+    response = client.post("/api/query", json={"query": "hi", "x": "x" * 500_000})
+    assert response.status_code == 422

@@ -21,6 +21,7 @@ from app.cascade.types import Answer, Event, Query, Role
 from app.http import drain, guard, logs
 from app.http.keyring import Keyring
 from app.http.problems import from_cascade
+from app.http.protocol import BoundedProtocol
 from app.ledger import Account, Health, Ledger, export, opening
 from app.main import create_app
 from app.settings import Settings, load_settings
@@ -80,7 +81,10 @@ def serve(
             access_log=False,
             server_header=False,
             forwarded_allow_ips=settings.trusted_proxies,
+            http=BoundedProtocol,
             timeout_graceful_shutdown=drain.LAST_WORDS,
+            # A worker that starts on a busy machine is slow, not dead.
+            timeout_worker_healthcheck=60,
         )
 
 

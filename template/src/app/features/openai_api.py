@@ -7,11 +7,11 @@ until it is accepted, so a client never sees text that is withdrawn. Errors have
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -19,21 +19,29 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     field_validator,
-    model_validator,
 )
 from starlette.exceptions import HTTPException
 
 from app.cascade.config import ActiveCascade
 from app.cascade.errors import CascadeError
-from app.cascade.types import Answer, Event, Json, Message, Query, Speaker, ToolCall
+from app.cascade.types import Answer, Event, Json, Message, Query, ToolCall
 from app.features import Feature
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
-from app.http.problems import Problem, from_cascade, from_http, invalid, responses
+from app.http.problems import (
+    DOCUMENTED,
+    MEDIA_TYPE,
+    Problem,
+    from_cascade,
+    from_http,
+    invalid,
+    responses,
+)
 from app.http.schemas import check_length
-from app.http.strict import NoControls, StrictRoute
+from app.http.strict import StrictRoute, Text, Whole
 from app.settings import Settings
 
 CASCADE = "cascade"
@@ -46,6 +54,8 @@ PASSED_ON = (
     "response_format",
     "parallel_tool_calls",
 )
+SEED = 9_223_372_036_854_776_000
+"""As OpenAI's reference has it: 2⁶³, in as many digits as JSON keeps."""
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 JsonT = TypeVar("JsonT")
 
@@ -64,24 +74,30 @@ def _at_most(length: int) -> object:
     return Field(max_length=length, fail_fast=True)
 
 
-class TextPart(BaseModel):
+class Strict(BaseModel):
+    """In JSON a value has its type."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class TextPart(Strict):
     """One part of a message; only text is understood."""
 
     type: Literal["text"]
-    text: Annotated[str, NoControls]
+    text: Text
 
 
 Parts = Annotated[list[TextPart], _at_most(100)]
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(Strict):
     """The function of a tool call."""
 
     name: str
     arguments: str
 
 
-class ChatToolCall(BaseModel):
+class ChatToolCall(Strict):
     """A tool call of an assistant's turn."""
 
     id: str
@@ -89,40 +105,77 @@ class ChatToolCall(BaseModel):
     function: FunctionCall
 
 
-class ChatMessage(BaseModel):
-    """One turn."""
+Content = Annotated[Text | Parts, Sendable]
 
+
+class _Turn(Strict):
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Annotated[str, NoControls] | Parts | None, Sendable] = None
     name: str | None = None
-    refusal: str | None = None
-    tool_calls: Annotated[Annotated[list[ChatToolCall], _at_most(128)] | None, Sendable] = None
-    tool_call_id: str | None = None
 
-    @model_validator(mode="after")
-    def _fits_its_role(self) -> Self:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("content is missing")
-        if (self.role == "tool") != (self.tool_call_id is not None):
-            raise ValueError("tool_call_id belongs to the role tool, and to no other")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("tool_calls belong to the role assistant")
-        return self
+
+class SystemMessage(_Turn):
+    """What the application says."""
+
+    role: Literal["system", "developer"]
+    content: Content
 
     def to_message(self) -> Message:
-        role: Speaker = "system" if self.role == "developer" else self.role
-        parts = self.content or ""
-        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        return Message("system", _joined(self.content))
+
+
+class UserMessage(_Turn):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: Content
+
+    def to_message(self) -> Message:
+        return Message("user", _joined(self.content))
+
+
+class AssistantMessage(_Turn):
+    """What a model said, or which tools it called."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[Annotated[list[ChatToolCall], _at_most(128)] | None, Sendable] = None
+
+    def to_message(self) -> Message:
         calls = tuple(
             ToolCall(call.id, call.function.name, call.function.arguments)
             for call in self.tool_calls or ()
         )
-        return Message(role, text, calls, self.tool_call_id)
+        return Message("assistant", _joined(self.content or ""), calls)
 
 
-class FunctionSchema(BaseModel):
+class ToolMessage(_Turn):
+    """What a tool returned."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+    def to_message(self) -> Message:
+        return Message("tool", _joined(self.content), (), self.tool_call_id)
+
+
+ChatMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage,
+    Discriminator(
+        "role",
+        custom_error_type="role",
+        custom_error_message="role is system, developer, user, assistant or tool",
+    ),
+]
+
+
+def _joined(content: str | Sequence[TextPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+class FunctionSchema(Strict):
     """A function that a model may ask for."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -145,7 +198,7 @@ class FunctionSchema(BaseModel):
         return schema
 
 
-class ChatTool(BaseModel):
+class ChatTool(Strict):
     """A tool; functions are the only kind."""
 
     type: Literal["function"]
@@ -155,29 +208,33 @@ class ChatTool(BaseModel):
 Tools = Annotated[list[ChatTool], Field(min_length=1), _at_most(128)]
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What to send beside the text."""
 
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Strict):
     """The fields of OpenAI's chat completions that a cascade can honour; others are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1), _at_most(1000)]
-    max_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000)] = None
+    model: Annotated[str, Field(examples=[CASCADE])]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(min_length=1, examples=[[{"role": "user", "content": "What is AI?"}]]),
+        _at_most(1000),
+    ]
+    max_tokens: Annotated[int | None, Field(ge=1, le=4000), Whole] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000), Whole] = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
+    n: Annotated[int, Field(ge=1, le=1), Whole] = 1
     user: str | None = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     stop: Annotated[str | Annotated[list[str], _at_most(4)] | None, Sendable] = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[int | None, Field(ge=-SEED, le=SEED), Whole] = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     response_format: Annotated[dict[str, Json] | None, Sendable] = None
@@ -211,13 +268,24 @@ class OpenAIRoute(StrictRoute):
             try:
                 return await handle(request)
             except RequestValidationError as failure:
-                return _error(invalid(failure), status=400)
+                return _error(invalid(_by_position(failure)), status=400)
             except HTTPException as failure:
                 return _error(from_http(failure), 400 if failure.status_code == 422 else None)
             except (Problem, CascadeError) as failure:
                 return _error(from_cascade(failure))
 
         return handle_errors
+
+
+def _by_position(failure: RequestValidationError) -> RequestValidationError:
+    """A turn is named by its place alone; pydantic names its role as well."""
+    return RequestValidationError(
+        [
+            {**error, "loc": (*where[:3], *where[4:]) if where[1:2] == ("messages",) else where}
+            for error in failure.errors()
+            for where in [tuple(error["loc"])]
+        ]
+    )
 
 
 class _ErrorDetail(BaseModel):
@@ -233,9 +301,15 @@ class ErrorBody(BaseModel):
     error: _ErrorDetail
 
 
-router = APIRouter(
-    prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=responses(ErrorBody)
-)
+def _responses() -> dict[int | str, dict[str, Any]]:
+    """Errors of these routes; and the service's own, of requests that reach no route."""
+    found = responses(ErrorBody)
+    for response in found.values():
+        response["content"] = {MEDIA_TYPE: DOCUMENTED}
+    return found
+
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=_responses())
 
 
 def feature(_: Settings) -> Feature:
@@ -250,7 +324,9 @@ async def list_models(engine: TheEngine) -> dict[str, Json]:
 
 
 @router.get("/models/{name:path}")
-async def get_model(name: str, engine: TheEngine) -> dict[str, Json]:
+async def get_model(
+    name: Annotated[str, Path(examples=[CASCADE])], engine: TheEngine
+) -> dict[str, Json]:
     """One of them."""
     _check_model(name, engine.models)
     return _model(name)
@@ -281,7 +357,11 @@ async def open_stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"content": {"text/event-stream": {"itemSchema": {"required": ["data"]}}}}},
+)
 async def create_chat_completion(
     request: Request,
     body: ChatRequest,

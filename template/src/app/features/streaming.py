@@ -23,9 +23,9 @@ from app.cascade.types import Event, Json
 from app.features import Feature
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.problems import from_cascade
-from app.http.schemas import QueryRequest, QueryResponse
+from app.http.schemas import QueryBody, QueryRequest, QueryResponse
 from app.http.strict import StrictRoute
-from app.routes.query import from_body
+from app.routes.query import to_query
 from app.settings import Settings
 
 router = APIRouter(tags=["query"], route_class=StrictRoute)
@@ -38,6 +38,10 @@ class StreamRequest(QueryRequest):
         Literal["live", "buffered"],
         Field(description="live: drafts as they come; buffered: only text that stands"),
     ] = "live"
+
+
+class StreamBody(StreamRequest, QueryBody):
+    """The same in JSON."""
 
 
 class StreamEvent(BaseModel):
@@ -65,14 +69,14 @@ def feature(_: Settings) -> Feature:
 
 
 async def events_of_body(
-    body: StreamRequest,
+    body: StreamBody,
     settings: TheSettings,
     engine: TheEngine,
     account: TheAccount,
     deadline: TheDeadline = None,
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """An open stream: what can be refused is refused here, while a status can still be sent."""
-    query = from_body(body, settings, deadline)
+    query = to_query(body, settings, deadline)
     async with engine.open(query, account, buffered=body.mode == "buffered") as events:
         yield events
 
@@ -85,7 +89,7 @@ async def events_of_url(
     deadline: TheDeadline = None,
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """The same, of a question in the URL's parameters."""
-    query = from_body(url, settings, deadline)
+    query = to_query(url, settings, deadline)
     async with engine.open(query, account, buffered=url.mode == "buffered") as events:
         yield events
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from app.cascade.engine import Engine
 from app.cascade.errors import NotReady
@@ -57,6 +57,7 @@ TheLedger = Annotated[Ledger, Depends(get_ledger)]
 TheAccount = Annotated[Account, Depends(get_account)]
 TheDeadline = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
     Header(
         alias="X-Request-Deadline",
         description="Seconds that the client waits; can only shorten the service's deadline",

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.cascade.errors import (
     BudgetExceeded,
@@ -29,6 +30,7 @@ from app.http.disconnect import ClientGone
 from app.http.strict import Refused
 
 MEDIA_TYPE = "application/problem+json"
+DOCUMENTED = {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}
 MOST_FIELDS = 20
 log = logging.getLogger(__name__)
 
@@ -183,10 +185,10 @@ def install(app: FastAPI) -> None:
 
 def _correct_media_type(found: Mapping[str, dict[str, Any]]) -> None:
     """FastAPI documents each error with the media type of the route's answers."""
-    schema = {"$ref": "#/components/schemas/ProblemDetail"}
     for response in found.values():
-        if {"schema": schema} in response.get("content", {}).values():
-            response["content"] = {MEDIA_TYPE: {"schema": schema}}
+        content = response.get("content", {})
+        for name in [name for name, body in content.items() if body == DOCUMENTED]:
+            content[MEDIA_TYPE] = content.pop(name)
 
 
 def respond(problem: Problem) -> JSONResponse:
@@ -218,8 +220,23 @@ async def _handle_gone(_: Request, __: ClientGone) -> Response:
     return Response(status_code=499)
 
 
-async def _handle_http(_: Request, failure: HTTPException) -> JSONResponse:
-    return respond(from_http(failure))
+async def _handle_http(request: Request, failure: HTTPException) -> JSONResponse:
+    problem = from_http(failure)
+    if problem.status == 405:
+        problem.headers = {"Allow": ", ".join(_methods(request))}
+    return respond(problem)
+
+
+def _methods(request: Request) -> list[str]:
+    """All that the path takes (RFC 9110, section 15.5.6); Starlette names one route's alone."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 def from_http(failure: HTTPException) -> Problem:

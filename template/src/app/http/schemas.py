@@ -6,7 +6,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.cascade.types import Answer, Query
-from app.http.strict import NoControls
+from app.http.strict import CONTROLS, NoControls, Whole
 
 
 class QueryRequest(BaseModel):
@@ -17,8 +17,13 @@ class QueryRequest(BaseModel):
         json_schema_extra={"examples": [{"query": "What is AI?", "max_tokens": 200}]},
     )
 
-    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), NoControls]
-    max_tokens: Annotated[int, Field(ge=1, le=4000)] = 100
+    query: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1),
+        NoControls,
+        Field(json_schema_extra={"pattern": rf"^[^{CONTROLS}]*[^\s{CONTROLS}][^{CONTROLS}]*$"}),
+    ]
+    max_tokens: Annotated[int, Field(ge=1, le=4000), Whole] = 100
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.7
     force_direct: Annotated[bool, Field(description="Ask the verifier at once")] = False
 
@@ -31,6 +36,12 @@ class QueryRequest(BaseModel):
             force_direct=self.force_direct,
             deadline=deadline,
         )
+
+
+class QueryBody(QueryRequest):
+    """A question in JSON, where a value has its type; in a URL all are text."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class UsageResponse(BaseModel):

@@ -8,16 +8,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from typing import Annotated
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.exceptions import HTTPException
 
 from app.cascade.types import Json
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
+CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+CONTROL = re.compile(f"[{CONTROLS}]")
 
 NAMES = 1000
 """In one object or query string; each may become an error, and listing errors takes long."""
@@ -89,5 +90,12 @@ def _without_controls(text: str) -> str:
     return text
 
 
+def _without_fraction(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_without_fraction)
+"""JSON has one kind of number: 100.0 is 100."""
 NoControls = AfterValidator(_without_controls)
 """Refuses text with control characters other than tab and line ends."""
+Text = Annotated[str, NoControls, Field(json_schema_extra={"pattern": f"^[^{CONTROLS}]*$"})]

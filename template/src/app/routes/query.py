@@ -8,23 +8,29 @@ from fastapi import Query as FromUrl
 from app.cascade.types import Query
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
-from app.http.schemas import QueryRequest, QueryResponse, check_length
+from app.http.schemas import QueryBody, QueryRequest, QueryResponse, check_length
 from app.http.strict import StrictRoute
+from app.settings import Settings
 
 router = APIRouter(tags=["query"], route_class=StrictRoute)
 
 
-def from_body(body: QueryRequest, settings: TheSettings, deadline: TheDeadline = None) -> Query:
+def to_query(request: QueryRequest, settings: Settings, deadline: float | None) -> Query:
+    """The query of a request, if it is not too long."""
+    check_length(request.query, settings.max_query_chars)
+    return request.to_query(deadline)
+
+
+def from_body(body: QueryBody, settings: TheSettings, deadline: TheDeadline = None) -> Query:
     """The query in a JSON body."""
-    check_length(body.query, settings.max_query_chars)
-    return body.to_query(deadline)
+    return to_query(body, settings, deadline)
 
 
 def from_url(
     url: Annotated[QueryRequest, FromUrl()], settings: TheSettings, deadline: TheDeadline = None
 ) -> Query:
     """The query in the URL's parameters."""
-    return from_body(url, settings, deadline)
+    return to_query(url, settings, deadline)
 
 
 @router.post("/api/query")

@@ -1,0 +1,28 @@
+"""uvicorn's protocol, with a bound on what comes before a request's headers have ended."""
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_BYTES = 65_536
+"""As uvicorn allows them with h11; httptools keeps whatever a client sends."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Answers 400 to a flood of headers, and hangs up."""
+
+    _in_head = False
+    _bytes = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._bytes += len(data)
+            if self._bytes > MOST_BYTES and not self.transport.is_closing():
+                self.send_400_response("The headers are too long.")

