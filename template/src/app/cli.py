@@ -66,7 +66,7 @@ def serve(
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
-    with ExitStack() as stack:
+    with explained(), ExitStack() as stack:
         for feature in app.state.features:
             if feature.shared and (workers > 1 or reload):
                 stack.enter_context(feature.shared())

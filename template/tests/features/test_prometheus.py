@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -13,7 +13,9 @@ import pytest
 from fastapi import Depends, Request
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.cascade.errors import ConfigurationError
 from app.features import Feature, Standing, decided
+from app.features.prometheus import processes
 from app.http import keys
 from app.main import create_app
 from app.settings import Settings
@@ -198,6 +200,19 @@ def test_a_worker_that_counts_alone_does_not_tell(
     monkeypatch.setattr("multiprocessing.parent_process", object)
     refused = fresh.get("/metrics")
     assert (refused.status_code, refused.json()["error"]) == (503, "metrics_unavailable")
+
+
+def test_a_folder_that_cannot_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(processes.VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match="PROMETHEUS_MULTIPROC_DIR: name a folder"):
+        create_app(make_settings())
+    monkeypatch.delenv(processes.VARIABLE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match="PROMETHEUS_MULTIPROC_DIR: name a folder"):
+        ExitStack().enter_context(processes.shared())
 
 
 def test_every_worker_tells_the_counts_of_all_even_of_one_that_was_killed(

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from app.cascade.errors import ConfigurationError
 from app.http.problems import Problem
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -29,11 +30,19 @@ def folder() -> Path | None:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """A new place for the workers that this process will start."""
+    """A new place for the workers that this process will start.
+
+    Raises:
+        ConfigurationError: there is no room for one.
+    """
     if folder():
         yield
         return
-    with TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True) as path:
+    try:
+        place = TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _unusable(error) from None
+    with place as path:
         os.environ[VARIABLE] = path
         try:
             yield
@@ -42,9 +51,16 @@ def shared() -> Iterator[None]:
 
 
 def enter() -> None:
-    """Begin to count in this process, which may have the number of one that was killed."""
+    """Begin to count in this process, which may have the number of one that was killed.
+
+    Raises:
+        ConfigurationError: the place that was named cannot be used.
+    """
     if place := folder():
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(error) from None
         _drop_gauges(place, os.getpid())
 
 
@@ -77,6 +93,12 @@ def collect(own: CollectorRegistry, answer: CollectorRegistry) -> None:
 def _drop_gauges(place: Path, number: int) -> None:
     for path in place.glob(f"gauge_live*_{number}.db"):
         path.unlink(missing_ok=True)
+
+
+def _unusable(error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{VARIABLE}: name a folder that can be written to ({error.strerror})"
+    )
 
 
 def _lives(number: int) -> bool:
