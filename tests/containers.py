@@ -81,19 +81,27 @@ class Engine:
 
 @contextmanager
 def engine() -> Iterator[Engine | None]:
-    """The machine's container engine with both base images, or None where there is no engine."""
+    """The machine's container engine with both base images, or None where none runs."""
     # Short: an engine's sockets are in it.
     folder = Path(tempfile.mkdtemp(prefix="ct"))
     found = _choose(folder)
     try:
-        if found:
-            found.build(_python(folder / "python"), PYTHON_IMAGE)
-            found.build(_uv(folder / "uv"), UV_IMAGE)
-        yield found
+        yield found if found and _runs(found, folder) else None
     finally:
         if found and found.env:
             found.tries("system", "reset", "--force")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(found: Engine, folder: Path) -> bool:
+    """Make the base images; False where the machine lets the engine run nothing, as some CI does."""
+    try:
+        found.build(_python(folder / "python"), PYTHON_IMAGE)
+        found.build(_uv(folder / "uv"), UV_IMAGE)
+    except AssertionError:
+        return False
+    tried = found.tries("run", "--rm", "--network=none", PYTHON_IMAGE, "python", "-c", "")
+    return tried.returncode == 0
 
 
 def _choose(folder: Path) -> Engine | None:

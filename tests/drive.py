@@ -33,9 +33,10 @@ API = {
 _EXPECTED_LOG = re.compile(
     r"\S+ \S+ ("
     r"INFO uvicorn\.error .*"
+    r"|INFO app\.http\.drain draining: \d+ in flight, .*"
     r"|INFO app\.access [A-Z]+ /[\w./-]* \d{3} [\d.]+ms id=\w+"
     r"|WARNING app\.runtime (.*, so )?the simulator answers: .*"
-    r"|WARNING slowapi ratelimit \d+ per 1 minute \([\d.]+\) exceeded at endpoint: api"
+    r"|WARNING slowapi ratelimit \d+ per 1 minute \([\d.]+\) exceeded at endpoint: api id=\w+"
     r")"
 )
 

@@ -12,10 +12,10 @@ from tests.workshop import files
 
 WORDS = {
     "streaming": ["/api/query/stream", r"features[/.]streaming", r"docs/streaming", "StreamEvent"],
-    "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape"],
+    "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape", "grafana", "runbook"],
     "rate_limit": [r"\brate[_ -]limit\b", "slowapi"],
     "docker": ["docker", r"compose\.yaml", "buildkit"],
-    "kubernetes": ["kubernetes", "kubectl", "kustom", r"\bpods?\b", "deploy/"],
+    "kubernetes": ["kubernetes", "kubectl", "kustom", r"\bpods?\b", "deploy/kubernetes"],
     "openai_api": [r"openai_api\b", r"\[openai api\]", "any openai client"],
 }
 """What is only said where a switch is on: patterns, in whatever case."""

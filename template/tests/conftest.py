@@ -23,6 +23,7 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from app import simulator
+from app.http import logs
 from app.http.protocol import BoundedProtocol
 from app.ledger import Budgets, Ledger
 from app.ledger.memory import MemoryStore
@@ -403,7 +404,7 @@ def every_log_line() -> Iterator[list[str]]:
     call_handlers = logging.Logger.callHandlers
 
     def call(self: logging.Logger, record: logging.LogRecord) -> None:
-        lines.append(form.format(record))
+        lines.append(f"{form.format(record)} id={logs.REQUEST_ID.get()}")
         call_handlers(self, record)
 
     with pytest.MonkeyPatch.context() as patch:

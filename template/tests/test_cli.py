@@ -1,16 +1,12 @@
 """The command line."""
 
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -20,16 +16,13 @@ from tests.conftest import (
     ACCEPTED,
     CASCADE,
     REJECTED,
-    TLS,
     Answering,
     Stub,
     answer_json,
     cascade_toml,
     client_of,
-    eventually,
 )
-
-SOURCE = CASCADE.parents[1] / "src"
+from tests.served import served
 
 Run = Callable[..., Result]
 
@@ -250,38 +243,12 @@ def test_a_wrong_option_is_refused(run: Run) -> None:
     assert run("serve", "--port", "70000").exit_code == 2
 
 
-def test_serve_answers_until_sigterm_finishes_what_it_began_and_exits_with_0(
-    cascade_file: Path, simulator_url: str
-) -> None:
-    def under_way() -> bool:
-        stats = httpx.get(f"{simulator_url}/simulator/stats", verify=TLS).json()
-        return bool(stats["simulator-small"]["in_flight"])
-
-    slowly = {"query": "[[drafter:slow]] Hi!", "max_tokens": 3}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "CASCADE_FILE": str(cascade_file),
-        "SIMULATOR": "off",
-    }
-    command = [sys.executable, "-m", "app", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            lines = iter(process.stderr.readline, "")
-            (url,) = next(found for line in lines if (found := re.findall(r"http://\S+", line)))
-            with client_of(url) as client:
-                assert client.post("/api/query", json={"query": ACCEPTED}).status_code == 200
-                answers: list[httpx.Response] = []
-                slow = threading.Thread(
-                    target=lambda: answers.append(client.post("/api/query", json=slowly))
-                )
-                slow.start()
-                assert eventually(under_way)
-                process.send_signal(signal.SIGTERM)
-                slow.join()
-            assert answers[0].status_code == 200
-            assert process.wait(timeout=10) == 0
-            assert "Traceback" not in process.stderr.read()
-        finally:
-            process.kill()
+def test_serve_answers_until_sigterm_ends_it_with_0(cascade_file: Path) -> None:
+    with served(cascade_file) as service, client_of(service.url) as client:
+        assert client.post("/api/query", json={"query": ACCEPTED}).status_code == 200
+        service.terminate()
+        told = time.monotonic()
+        assert service.ended() == 0
+        # Nothing was in flight, so there was nothing to wait for.
+        assert time.monotonic() - told < 5
+    assert "Traceback" not in service.log

@@ -21,6 +21,7 @@ from app.cascade.errors import (
     CascadeError,
     ContextExceeded,
     DeadlineExceeded,
+    NotReady,
     UpstreamFailed,
 )
 from app.cascade.exchange import CURRENT
@@ -572,3 +573,61 @@ def test_a_prompt_goes_to_a_model_that_it_fits_or_to_none(
         assert isinstance(asked.error, ContextExceeded)
         assert asked.totals is not None
         assert asked.totals.queries == 0
+
+
+# --- the service stops ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_in_flight_when_the_time_is_up_is_told_and_settled(
+    background: Background, make_settings: Callable[..., Settings], stream: bool
+) -> None:
+    async def go() -> tuple[Asked, list[int]]:
+        async with running(make_settings()) as place:
+            hanging = Query.ask("[[both:hang]] hi")
+            asking = asyncio.create_task(place.ask(hanging, stream=stream))
+            await asyncio.sleep(0.1)
+            counts = [place.engine.in_flight]
+            place.engine.abandon()
+            await asyncio.wait_for(place.engine.idle(), 2)
+            return await asking, [*counts, place.engine.in_flight]
+
+    asked, counts = background.run(go())
+    assert isinstance(asked.error, NotReady)
+    assert [entry.outcome for entry in asked.entries] == ["failed"]
+    assert counts == [1, 0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_refuses_finishes_what_it_has(
+    background: Background, make_settings: Callable[..., Settings], stream: bool
+) -> None:
+    async def go() -> Asked:
+        async with running(make_settings()) as place:
+            query = Query.ask(f"[[drafter:slow]] {ACCEPTED}", max_tokens=2)
+            asking = asyncio.create_task(place.ask(query, stream=stream))
+            await asyncio.sleep(0.1)
+            place.engine.refuse()
+            with pytest.raises(NotReady):
+                await place.engine.ask(query)
+            return await asking
+
+    asked = background.run(go())
+    assert asked.fact.outcome == "accepted"
+
+
+# --- what observers are told ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_entry_says_what_became_of_each_call(ask: Ask, stream: bool) -> None:
+    asked = ask("[[drafter:500]] What is AI?", stream=stream, upstream_attempts=2)
+    (entry,) = asked.entries
+    draft, answer = entry.calls
+    assert (draft.role, draft.answered, draft.faults) == ("drafter", False, ("unavailable",) * 2)
+    assert (answer.role, answer.answered, answer.faults) == ("verifier", True, ())
+    assert draft.began <= answer.began
+    assert draft.seconds + answer.seconds <= entry.latency_ms / 1000
+    assert answer.usage == entry.usage
+    assert entry.queued_ms >= 0
+    assert (entry.first_text_ms is not None) == stream

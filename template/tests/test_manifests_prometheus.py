@@ -56,3 +56,9 @@ def test_a_scrape_from_within_the_cluster_needs_no_key(
 def test_what_is_scraped_stays_in_the_cluster() -> None:
     (endpoint,) = read("components/prometheus/servicemonitor.yaml")["spec"]["endpoints"]
     assert not let_in(endpoint["path"])
+
+
+def test_the_operator_gets_the_rules_that_everybody_gets() -> None:
+    rule = read("components/prometheus/prometheusrule.yaml")
+    alerts = yaml.safe_load((ROOT / "deploy/monitoring/alerts.yaml").read_text(encoding="utf-8"))
+    assert rule["spec"] == alerts

@@ -71,6 +71,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MAX_BODY_BYTES", "-1"),
         ("REQUEST_DEADLINE_SECONDS", "0"),
         ("REQUEST_DEADLINE_SECONDS", "inf"),
+        ("DRAIN_SECONDS", "-1"),
         ("SHUTDOWN_GRACE_SECONDS", "-1"),
     ],
 )

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
@@ -18,7 +18,7 @@ from app import cli_keys, runtime, simulator
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
-from app.http import guard, logs
+from app.http import drain, guard, logs
 from app.http.keyring import Keyring
 from app.http.problems import from_cascade
 from app.http.protocol import BoundedProtocol
@@ -66,22 +66,26 @@ def serve(
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        reload=reload,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
-        http=BoundedProtocol,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
-        # A worker that starts on a busy machine is slow, not dead.
-        timeout_worker_healthcheck=60,
-    )
+    with explained(), ExitStack() as stack:
+        for feature in app.state.features:
+            if feature.shared and (workers > 1 or reload):
+                stack.enter_context(feature.shared())
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            reload=reload,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            forwarded_allow_ips=settings.trusted_proxies,
+            http=BoundedProtocol,
+            timeout_graceful_shutdown=drain.LAST_WORDS,
+            # A worker that starts on a busy machine is slow, not dead.
+            timeout_worker_healthcheck=60,
+        )
 
 
 @cli.command()

@@ -5,16 +5,26 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app import features, runtime
 from app.about import about
 from app.http import browsers, guard, hosts, keys, logs, problems
+from app.http.drain import ClosingConnections, Drain
 from app.http.keyring import Keyring
 from app.http.requests import BodyLimit, LastResort, RequestLog
 from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
+
+SILENT: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry holds query strings, and so prompts, and what exceptions say."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -24,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ConfigurationError: the settings or `cascade.toml` allow no start; says what to change.
     """
     settings = settings or load_settings(Settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_lines)
     configured_keys = keys.parse(settings.api_keys.get_secret_value())
     models = runtime.configure(settings)
     ledger = opening.choose(settings)
@@ -46,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.engine = await stack.enter_async_context(
                 runtime.running(settings, models, ledger, observers)
             )
+            stack.enter_context(app.state.drain.on_signals(app.state.engine))
             yield
             app.state.engine = None
 
@@ -58,17 +69,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.serves_docs else None,
         middleware=[
             Middleware(RequestLog),
+            Middleware(ClosingConnections),
             *browsers.middleware(settings),
             Middleware(LastResort),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
             *(middleware for feature in installed for middleware in feature.middleware),
         ],
         responses=problems.responses(problems.ProblemDetail),
+        telemetry=next((each.telemetry for each in installed if each.telemetry), SILENT),
     )
     app.state.settings = settings
     app.state.keyring = keyring
     app.state.ledger = ledger
     app.state.features = installed
+    app.state.drain = Drain(settings.drain_seconds, settings.shutdown_grace_seconds)
     app.state.started = time.monotonic()
     app.state.engine = None
     problems.install(app)

@@ -46,6 +46,8 @@ class Settings(EnvSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: JSON in production, else text."""
 
     cascade_file: Path = Path("cascade.toml")
     simulator: Literal["auto", "on", "off"] = "auto"
@@ -87,7 +89,10 @@ class Settings(EnvSettings):
     """How often a call is tried while its fault may pass and the deadline leaves time."""
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     """Failed calls in a row after which a model is left alone for ten seconds."""
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    """For which queries are still taken after SIGTERM, while `/readiness` sends them elsewhere."""
     shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
+    """In which queries that were taken are answered; then they are told that it is over."""
 
     @property
     def serves_docs(self) -> bool:
@@ -118,6 +123,13 @@ class Settings(EnvSettings):
             if network.prefixlen == 0:
                 raise ValueError("whoever trusts every address believes every client")
         return value
+
+    @property
+    def log_lines(self) -> Literal["json", "text"]:
+        """What each line of the log is."""
+        if self.log_format != "auto":
+            return self.log_format
+        return "json" if self.environment == "production" else "text"
 
     def key(self, variable: str) -> SecretStr | None:
         """The value of any key variable that `cascade.toml` names, or None where it is not set."""

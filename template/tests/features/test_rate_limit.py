@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from app.cascade.errors import ConfigurationError
 from app.cli import cli
-from app.features import rate_limit
+from app.features import Feature, rate_limit
 from app.features.rate_limit.limiter import client_of as counted
 from app.http import keys
+from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, TLS, Serve, client_of, eventually
+from tests.conftest import ACCEPTED, TLS, Background, Serve, client_of, eventually, started
 from tests.redis_server import RedisServer
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -45,6 +46,23 @@ def limited(once: httpx.Client) -> httpx.Client:
 
 def test_the_guides_limit_is_the_default() -> None:
     assert rate_limit.RateLimitSettings().rate_limit == 60
+
+
+def test_what_it_decides_is_told(
+    background: Background, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATE_LIMIT", "1")
+    told: list[tuple[str, str]] = []
+    app = create_app(make_settings())
+    app.state.features.append(
+        Feature(name="listener", on_decision=lambda *words: told.append(words))
+    )
+    service = background.run(started(app))
+    with client_of(service.url) as client:
+        for _ in range(2):
+            client.get("/api/stats")
+    service.stop()
+    assert told == [("rate_limit", "allowed"), ("rate_limit", "refused")]
 
 
 def test_a_limit_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

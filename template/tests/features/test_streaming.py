@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from tests.conftest import (
     Serve,
     Stub,
     cascade_toml,
+    client_of,
     eventually,
 )
 from tests.faults import PLACES
+from tests.served import Served, served
 
 PATH = "/api/query/stream"
 
@@ -409,3 +412,44 @@ def test_a_stream_is_paid_by_its_key(serve: Serve) -> None:
     client = serve(api_keys=entry, key_daily_budget="0.0001")
     response = client.post(PATH, json={"query": "hi"}, headers={"X-API-Key": key})
     assert (response.status_code, response.json()["budget"]) == (402, "account")
+
+
+# --- the service stops ----------------------------------------------------------------------------
+
+
+def last_events(service: Served, query: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """The last event of each of so many streams that are open while the service is told to stop."""
+    begun = threading.Barrier(count + 1, timeout=20)
+
+    def read() -> dict[str, Any]:
+        with (
+            client_of(service.url) as client,
+            client.stream("POST", PATH, json=query, timeout=20) as response,
+        ):
+            events = parsed(response.iter_lines())
+            next(events)
+            begun.wait()
+            return list(events)[-1]
+
+    with ThreadPoolExecutor(count) as threads:
+        streams = [threads.submit(read) for _ in range(count)]
+        begun.wait()
+        service.terminate()
+        return [each.result() for each in streams]
+
+
+def test_open_streams_come_to_their_end_when_the_service_stops(cascade_file: Path) -> None:
+    slow = {"query": f"[[drafter:slow]] {ACCEPTED}", "max_tokens": 5}
+    with served(cascade_file) as service:
+        assert [each["type"] for each in last_events(service, slow, 20)] == ["complete"] * 20
+        assert service.ended() == 0
+    assert "Traceback" not in service.log
+
+
+def test_streams_that_take_too_long_are_told(cascade_file: Path) -> None:
+    slow = {"query": f"[[drafter:slow]] {ACCEPTED}", "max_tokens": 100}
+    with served(cascade_file, SHUTDOWN_GRACE_SECONDS="1") as service:
+        for last in last_events(service, slow, 5):
+            assert (last["type"], last["data"]["error"]) == ("error", "not_ready")
+        assert service.ended() == 0
+    assert "Traceback" not in service.log

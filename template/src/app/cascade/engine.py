@@ -6,8 +6,8 @@ plain answer would have; a stream only hears of them as they happen.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from app.cascade import buffering, pricing
@@ -16,6 +16,7 @@ from app.cascade.errors import (
     CascadeError,
     ContextExceeded,
     DeadlineExceeded,
+    NotReady,
     UpstreamFailed,
     UpstreamFault,
 )
@@ -53,17 +54,42 @@ class Engine:
         self._deadline = deadline
         self._observers = observers
         self._router = Router(models)
+        self.in_flight = 0
+        """Queries that are being answered; of a stream, until it has been read."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._limits: set[asyncio.Timeout] = set()
+        self._refusing = False
+        self._abandoned = False
+
+    def refuse(self) -> None:
+        """Take no more queries; those in flight go on."""
+        self._refusing = True
+
+    async def idle(self) -> None:
+        """Return once no query is in flight."""
+        await self._idle.wait()
+
+    def abandon(self) -> None:
+        """End the queries in flight: each is told that the service is not ready, and settled."""
+        self._refusing = self._abandoned = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0)
 
     async def ask(self, query: Query, account: Account = ANYONE) -> Answer:
         """The whole answer at once; the account pays.
 
         Raises:
             BudgetExceeded, ContextExceeded, LedgerUnavailable: before any model is asked.
+            NotReady: the service stops.
             UpstreamFailed: no model that could answer is left.
             DeadlineExceeded: the query took too long.
         """
-        query = self._fitting(query)
-        return await self._run(query, await self._reserve(query, account))
+        with self._flight():
+            asked = time.perf_counter()
+            query = self._fitting(query)
+            return await self._run(query, await self._reserve(query, account), asked)
 
     @asynccontextmanager
     async def open(
@@ -74,26 +100,41 @@ class Engine:
         `buffered` holds back what may be withdrawn. Leaving the context stops the upstream.
 
         Raises:
-            BudgetExceeded, ContextExceeded, LedgerUnavailable: before any model is asked, and
-                the first event.
+            BudgetExceeded, ContextExceeded, LedgerUnavailable, NotReady: before any model is
+                asked, and the first event.
         """
-        query = self._fitting(query)
-        reservation = await self._reserve(query, account)
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        task = asyncio.create_task(self._tell(query, reservation, events.put_nowait))
-        try:
-            # A task that is cancelled before its first step would never settle.
-            await asyncio.sleep(0)
-            live = _until_the_end(events)
-            stands = self.models.on_verifier_failure == "error"
-            yield buffering.buffered(live, verifier_stands=stands) if buffered else live
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        with self._flight():
+            asked = time.perf_counter()
+            query = self._fitting(query)
+            reservation = await self._reserve(query, account)
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            task = asyncio.create_task(self._tell(query, reservation, asked, events.put_nowait))
+            try:
+                # A task that is cancelled before its first step would never settle.
+                await asyncio.sleep(0)
+                live = _until_the_end(events)
+                stands = self.models.on_verifier_failure == "error"
+                yield buffering.buffered(live, verifier_stands=stands) if buffered else live
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
-    async def _tell(self, query: Query, reservation: Reservation, emit: Emit) -> None:
+    @contextmanager
+    def _flight(self) -> Iterator[None]:
+        if self._refusing:
+            raise NotReady
+        self.in_flight += 1
+        self._idle.clear()
         try:
-            answer = await self._run(query, reservation, emit)
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def _tell(self, query: Query, reservation: Reservation, asked: float, emit: Emit) -> None:
+        try:
+            answer = await self._run(query, reservation, asked, emit)
         except Exception as error:
             emit(Event("error", error=error))
         else:
@@ -114,7 +155,7 @@ class Engine:
         return await self._ledger.reserve(worst, account)
 
     async def _run(
-        self, query: Query, reservation: Reservation, emit: Emit | None = None
+        self, query: Query, reservation: Reservation, asked: float, emit: Emit | None = None
     ) -> Answer:
         deadline = min(self._deadline, query.deadline or self._deadline)
         hurried = deadline < self._deadline
@@ -138,6 +179,9 @@ class Engine:
                 usage=exchange.usage,
                 complexity=exchange.complexity,
                 models=tuple(self.models.model(call.role).name for call in exchange.calls),
+                queued_ms=(started - asked) * 1000,
+                first_text_ms=exchange.first_text_ms,
+                calls=exchange.reports(),
             )
             try:
                 await self._ledger.settle(reservation, entry)
@@ -150,10 +194,10 @@ class Engine:
         failure: CascadeError | None = None
         reason = ""
         try:
-            async with asyncio.timeout(exchange.deadline):
+            async with self._limited(exchange.deadline):
                 reason = (await self._router.run(exchange.query)).reason
         except TimeoutError:
-            failure = DeadlineExceeded(exchange.deadline)
+            failure = NotReady() if self._abandoned else DeadlineExceeded(exchange.deadline)
             exchange.late()
         except UpstreamFault as fault:
             failure = UpstreamFailed(self.models.verifier.name, fault)
@@ -163,6 +207,16 @@ class Engine:
         if call.role == "drafter":
             exchange.keep_draft()
         return self._answer(exchange, call, reason, started)
+
+    @asynccontextmanager
+    async def _limited(self, seconds: float) -> AsyncIterator[None]:
+        """Raises TimeoutError at the deadline, or when the service has no more time."""
+        async with asyncio.timeout(0 if self._abandoned else seconds) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     def _answering(self, exchange: Exchange, failure: CascadeError | None) -> FinishedCall:
         """Whose answer it is: the last model asked, or nobody's; cascadeflow's result has no say.

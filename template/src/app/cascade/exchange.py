@@ -1,6 +1,7 @@
 """One query on its way through the cascade: its calls, the verdict, the events it sends."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from typing import Protocol
 
 from app.cascade import pricing
 from app.cascade.config import Model
-from app.cascade.errors import UpstreamFault
+from app.cascade.errors import FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
-from app.cascade.types import Completion, Decision, Event, Query, Role, Usage
+from app.cascade.types import CallReport, Completion, Decision, Event, Query, Role, Usage
 from app.cascade.upstream import Upstream
 
 DRAFTER_SHARE = 0.5
@@ -55,6 +56,10 @@ class Call:
     """Of all tries together."""
     sent: int = 0
     """Characters of this call that the client has been sent."""
+    faults: list[FaultKind] = field(default_factory=list)
+    """Of the tries that failed."""
+    began: float = field(default_factory=time.time)
+    seconds: float = 0.0
 
     @property
     def finished(self) -> "FinishedCall | None":
@@ -88,6 +93,8 @@ class Exchange:
     decision: Decision | None = None
     calls: list[Call] = field(default_factory=list)
     started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    first_text_ms: float | None = None
+    """From the start until a model had said something, where it is heard while it speaks."""
 
     async def call(self, role: Role) -> Completion:
         """Ask one model, streaming its text to the client if the client streams.
@@ -98,6 +105,7 @@ class Exchange:
         self._announce(role)
         call = Call(role)
         self.calls.append(call)
+        began = time.perf_counter()
         share = DRAFTER_SHARE if role == "drafter" else 1.0
         end = self.started + self.deadline * share
         try:
@@ -109,6 +117,8 @@ class Exchange:
         except UpstreamFault as fault:
             call.fault = fault
             raise
+        finally:
+            call.seconds = time.perf_counter() - began
         return call.completion
 
     def late(self) -> None:
@@ -118,6 +128,7 @@ class Exchange:
 
     def _late(self, call: Call) -> UpstreamFault:
         call.fault = UpstreamFault("timeout")
+        call.faults.append("timeout")
         # A client in a hurry must not close a model to the others.
         if not self.hurried:
             self.targets[call.role].breaker.failed(call.fault)
@@ -133,6 +144,7 @@ class Exchange:
                 breaker.check()
                 completion = await self._try(call)
             except UpstreamFault as fault:
+                call.faults.append(fault.kind)
                 remaining = end - asyncio.get_running_loop().time()
                 wait = self.retries.wait(fault, tries, remaining)
                 # What a client has been sent cannot be said again.
@@ -152,6 +164,8 @@ class Exchange:
 
         def on_text(piece: str) -> None:
             seen.append(piece)
+            if self.first_text_ms is None:
+                self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
             call.sent += len(piece)
             self._emit_chunk(call.role, piece)
 
@@ -218,6 +232,24 @@ class Exchange:
     def usage(self) -> Usage:
         """The tokens of all calls together."""
         return sum((call.usage for call in self.calls), start=Usage(0, 0))
+
+    def reports(self) -> tuple[CallReport, ...]:
+        """What became of each call."""
+        return tuple(
+            CallReport(
+                call.role,
+                model.name,
+                model.provider,
+                call.began,
+                call.seconds,
+                call.usage,
+                tuple(call.faults),
+                call.completion.finish_reason if call.completion else None,
+                call.completion is not None,
+            )
+            for call in self.calls
+            for model in (self.targets[call.role].model,)
+        )
 
     def _announce(self, role: Role) -> None:
         if not self.calls:

@@ -104,6 +104,23 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class CallReport:
+    """One call to one model, all its tries together, for whoever observes the service."""
+
+    role: Role
+    model: str
+    provider: str
+    began: float
+    """Seconds since the epoch."""
+    seconds: float
+    usage: Usage
+    faults: tuple[str, ...] = ()
+    """What became of the tries that failed, in order: kinds of `UpstreamFault`."""
+    finish_reason: str | None = None
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """cascadeflow's verdict on a draft."""
 

@@ -7,11 +7,12 @@ and it is gone. It plugs in through the fields of `Feature` and in no other way.
 import importlib
 import pkgutil
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.params import Depends
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app.cascade.engine import Observer
@@ -53,6 +54,12 @@ class Feature:
     Raises:
         ConfigurationError: each of them would keep what all should share.
     """
+    shared: Callable[[], AbstractContextManager[None]] | None = None
+    """Entered by the process that starts workers, around their lives."""
+    on_decision: Callable[[str, str], None] | None = None
+    """Told of what features decide about requests: the feature's name, and what it decided."""
+    telemetry: TelemetryConfig | None = None
+    """For FastAPI; one feature at most has one."""
 
 
 def installed(settings: Settings) -> list[Feature]:
@@ -64,6 +71,13 @@ def installed(settings: Settings) -> list[Feature]:
 async def standings(features: Sequence[Feature]) -> dict[str, Standing]:
     """How the features are that lean on something, by name."""
     return {each.name: await each.standing() for each in features if each.standing}
+
+
+def decided(request: Request, name: str, decision: str) -> None:
+    """Tell whoever counts that this feature has decided something, in a word of a few."""
+    for each in request.app.state.features:
+        if each.on_decision:
+            each.on_decision(name, decision)
 
 
 def _make(name: str) -> Callable[[Settings], Feature]:

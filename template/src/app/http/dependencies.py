@@ -20,12 +20,23 @@ def get_engine(request: Request) -> Engine:
     """The engine.
 
     Raises:
-        NotReady: before start-up has finished, and once the service drains.
+        NotReady: before start-up has finished, and after the end.
     """
     engine: Engine | None = request.app.state.engine
     if engine is None:
         raise NotReady
     return engine
+
+
+def get_ready_engine(request: Request) -> Engine:
+    """The engine, if more queries should come here.
+
+    Raises:
+        NotReady: as above, and from the moment that the service begins to stop.
+    """
+    if request.app.state.drain.begun:
+        raise NotReady
+    return get_engine(request)
 
 
 def get_ledger(request: Request) -> Ledger:
@@ -41,6 +52,7 @@ def get_account(request: Request) -> Account:
 
 TheSettings = Annotated[Settings, Depends(get_settings)]
 TheEngine = Annotated[Engine, Depends(get_engine)]
+TheReadyEngine = Annotated[Engine, Depends(get_ready_engine)]
 TheLedger = Annotated[Ledger, Depends(get_ledger)]
 TheAccount = Annotated[Account, Depends(get_account)]
 TheDeadline = Annotated[

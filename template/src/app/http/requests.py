@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http import problems
+from app.http import logs, problems
 
 log = logging.getLogger("app.access")
 ACCEPTED_ID = re.compile(r"\A[A-Za-z0-9._-]{1,128}\Z")
@@ -28,6 +28,7 @@ class RequestLog:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ACCEPTED_ID.match(given) else uuid.uuid4().hex
+        logs.REQUEST_ID.set(request_id)
         started = time.perf_counter()
         status = 0
 
@@ -41,13 +42,21 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
+            milliseconds = round((time.perf_counter() - started) * 1000, 1)
+            method, path = scope["method"], quote(scope["path"])
+            fields = {
+                "method": method,
+                "path": path,
+                "status": status or None,
+                "duration_ms": milliseconds,
+            }
             log.info(
-                "%s %s %s %.1fms id=%s",
-                scope["method"],
-                quote(scope["path"]),
+                "%s %s %s %.1fms",
+                method,
+                path,
                 status or "-",
-                (time.perf_counter() - started) * 1000,
-                request_id,
+                milliseconds,
+                extra={logs.FIELDS: fields},
             )
 
 

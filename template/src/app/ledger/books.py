@@ -189,6 +189,11 @@ class Ledger:
         async for text in self._store.records(begin, end):
             yield entries.read_record(text)
 
+    @property
+    def waiting(self) -> int:
+        """Entries that are still to be written."""
+        return len(self._waiting)
+
     async def health(self) -> Health:
         """How the store is now."""
         try:
@@ -197,7 +202,7 @@ class Ledger:
             reachable = False
         else:
             reachable = True
-        return Health(self._store.kind, reachable, self._on_failure, len(self._waiting))
+        return Health(self._store.kind, reachable, self._on_failure, self.waiting)
 
     def today(self) -> date:
         """The day that a query counts for."""

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal
 
-from app.cascade.types import Outcome, Usage
+from app.cascade.types import CallReport, Outcome, Usage
 
 OnFailure = Literal["closed", "open"]
 """What becomes of queries while the books are out of reach: refused, or answered unbudgeted."""
@@ -47,6 +47,11 @@ class Entry:
     complexity: str
     models: tuple[str, ...] = ()
     """Every model that was asked, in order."""
+    queued_ms: float = 0.0
+    """From the question until a model could be asked. This and what follows is in no book."""
+    first_text_ms: float | None = None
+    """From then until a model had said something, where it is heard while it speaks."""
+    calls: tuple[CallReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

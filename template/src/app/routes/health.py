@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app import features
-from app.http.dependencies import TheEngine, TheLedger
+from app.http.dependencies import TheLedger, TheReadyEngine
 from app.http.problems import Problem
 
 router = APIRouter(tags=["health"])
@@ -60,7 +60,7 @@ class LivenessResponse(BaseModel):
 
 
 @router.get("/health")
-async def health(request: Request, engine: TheEngine) -> HealthResponse:
+async def health(request: Request, engine: TheReadyEngine) -> HealthResponse:
     """What runs here, and whether it is simulated. 503 unless it is ready."""
     return HealthResponse(
         status="healthy",
@@ -75,7 +75,7 @@ async def health(request: Request, engine: TheEngine) -> HealthResponse:
 
 
 @router.get("/readiness")
-async def readiness(request: Request, _: TheEngine, ledger: TheLedger) -> ReadinessResponse:
+async def readiness(request: Request, _: TheReadyEngine, ledger: TheLedger) -> ReadinessResponse:
     """200 while the service takes queries; 503 while it starts or stops, or may not spend."""
     health = await ledger.health()
     if not health.reachable and health.on_failure == "closed":

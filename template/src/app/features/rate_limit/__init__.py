@@ -18,7 +18,7 @@ from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
-from app.features import Feature, Standing
+from app.features import Feature, Standing, decided
 from app.features.rate_limit import places
 from app.features.rate_limit.counting import Count, Rule, Window
 from app.features.rate_limit.headers import LimitHeaders, remember
@@ -63,6 +63,7 @@ def feature(settings: Settings) -> Feature:
         try:
             count = await reach.hit(_digest(client_of(request)), own.limit)
         except LedgerUnavailable:
+            decided(request, NAME, "uncounted")
             if mine.rate_limit_on_failure == "closed":
                 raise _unavailable() from None
             return
@@ -71,7 +72,9 @@ def feature(settings: Settings) -> Feature:
             with limiter.knows(count, own.limit):
                 await decide(request=request, response=Response())
         except RateLimitExceeded:
+            decided(request, NAME, "refused")
             raise _too_many(own, count) from None
+        decided(request, NAME, "allowed")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
