@@ -94,7 +94,7 @@ def engine() -> Iterator[Engine | None]:
 
 
 def _runs(found: Engine, folder: Path) -> bool:
-    """Make the base images; False where the machine lets the engine run nothing, as some CI does."""
+    """Make the base images; False where the machine lets the engine run nothing."""
     try:
         found.build(_python(folder / "python"), PYTHON_IMAGE)
         found.build(_uv(folder / "uv"), UV_IMAGE)
