@@ -419,7 +419,7 @@ def logged() -> Iterator[list[str]]:
         yield lines
 
 
-def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Whether it becomes true in time."""
     deadline = time.monotonic() + seconds
     while not check():
