@@ -76,14 +76,13 @@ def append(project: Path, name: str, line: str) -> None:
 
 
 def change_settings(project: Path) -> None:
-    # The last digit, in two files that a test of the project compares.
     replace(
         project,
         "src/app/settings.py",
         "breaker_failures: Annotated[int, Field(ge=1)] = 5",
         "breaker_failures: Annotated[int, Field(ge=1)] = 8",
     )
-    replace(project, ".env.example", "BREAKER_FAILURES=5", "BREAKER_FAILURES=8")
+    replace(project, ".env.example", "BREAKER_FAILURES=5", "BREAKER_FAILURES=8\nREGION=eu")
 
 
 ROUTE = """\
