@@ -266,7 +266,7 @@ def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) ->
     (service,) = described["services"].values()
     assert (service["mem_limit"], service["pids_limit"]) == ("512m", 256)
     assert service["restart"] == "unless-stopped"
-    assert service["build"] == {"context": "."}
+    assert (service["build"], service["image"]) == ({"context": "."}, "my-cascade:local")
     assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
     assert described["volumes"] == {"ledger": None}
     assert service["volumes"] == ["ledger:/data"]

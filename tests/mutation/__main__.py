@@ -46,9 +46,6 @@ DEPLOYED = "prometheus+docker+kubernetes"
 Stage = tuple[str, ...]
 """A place, and pytest's arguments there."""
 
-_RENDERED: Stage = ("template", "tests/test_snapshots.py", "tests/test_switches.py")
-_IN_PLACE: Stage = ("template", "tests/test_in_place.py", "-k", "not itself")
-_ANSWERED: Stage = ("template", "tests/test_answers.py", "-k", "typed or refused or question")
 _MANIFESTS: tuple[Stage, ...] = (
     ("template", "tests/test_policy.py"),
     ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
@@ -66,12 +63,14 @@ _SERVICE: tuple[Stage, ...] = (
 )
 STAGES: dict[str, tuple[Stage, ...]] = {
     "copier.yml": (
-        _RENDERED,
+        ("template", "tests/test_snapshots.py"),
+        ("template", "tests/test_answers.py", "-k", "refused or question"),
+        ("template", "tests/test_switches.py"),
         ("template", "tests/test_command_line.py"),
         ("template", "tests/test_shipped.py", "-k", "models"),
-        _IN_PLACE,
-        _ANSWERED,
-        ("template", "tests/test_any_answer.py", "tests/test_copier.py", "tests/test_answers.py"),
+        ("template", "tests/test_in_place.py", "-k", "not itself"),
+        ("template", "tests/test_answers.py", "-k", "typed"),
+        ("template", "tests/test_any_answer.py", "tests/test_copier.py"),
     ),
     "template/Dockerfile": _IMAGE,
     "template/.dockerignore": _IMAGE,
@@ -80,14 +79,14 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "template/.github/*": _WORKFLOWS,
     ".github/*": _WORKFLOWS,
     "template/src/*": _SERVICE,
-    "template/README.md": (_RENDERED,),
+    "template/README.md": (("template", "tests/test_switches.py"),),
     "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
     "template/.gitignore": (("template", "tests/test_shipped.py", "-k", "git"),),
     "template/.pre-commit-config.yaml": (("template", "tests/test_shipped.py", "-k", "commit"),),
     "template/*": (
         ("template", "tests/test_shipped.py"),
         ("template", "tests/test_switches.py"),
-        _ANSWERED,
+        ("template", "tests/test_answers.py", "-k", "typed"),
     ),
 }
 """The tests that should see a mutant, by its file; the fast ones and the likely ones first."""
