@@ -53,7 +53,7 @@ _MANIFESTS: tuple[Stage, ...] = (
 )
 _IMAGE: tuple[Stage, ...] = (
     ("service", "tests/test_container.py"),
-    ("template", "tests/test_shipped.py", "-k", "compose"),
+    ("template", "tests/test_shipped.py", "-k", "compose or image or build"),
     ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image"),
 )
 _WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
