@@ -70,6 +70,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         ("template", "tests/test_shipped.py", "-k", "models"),
         ("template", "tests/test_in_place.py", "-k", "not itself"),
         ("template", "tests/test_answers.py", "-k", "typed"),
+        ("template", "tests/test_copier.py", "-k", "owner"),
         ("template", "tests/test_any_answer.py"),
     ),
     "template/Dockerfile": _IMAGE,
