@@ -19,6 +19,7 @@ THEIRS = ROOT / "template" / ".github" / "workflows" / "ci.yml"
 PINNED = re.compile(r"uses: ([\w/-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
 UPDATES = THEIRS.with_name("update.yml")
 WORKFLOWS = {"ours": OURS, "theirs": THEIRS, "updates": UPDATES}
+BOTH = pytest.mark.parametrize("workflow", [OURS, THEIRS], ids=["ours", "theirs"])
 EACH = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
 
 
@@ -75,6 +76,66 @@ def test_actions_are_pinned_and_the_token_may_do_little(workflow: Path) -> None:
 def test_all_workflows_pin_the_same_versions() -> None:
     pins = {pin for file in WORKFLOWS.values() for pin in PINNED.findall(file.read_text())}
     assert len({action for action, *_ in pins}) == len(pins)
+
+
+@BOTH
+def test_every_change_is_checked_once(workflow: Path) -> None:
+    described = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    assert described["name"] == "CI"
+    # YAML takes `on` for a yes.
+    assert described[True] == {"push": {"branches": ["main"]}, "pull_request": None}
+    assert described["concurrency"] == {
+        "group": "ci-${{ github.ref }}",
+        "cancel-in-progress": True,
+    }
+
+
+@BOTH
+def test_a_job_reads_the_repository_and_keeps_no_credentials(workflow: Path) -> None:
+    for job in jobs(workflow).values():
+        assert job["name"]
+        assert job["runs-on"] == "ubuntu-24.04"
+        first, *rest = job["steps"]
+        assert not [step for step in rest if "checkout" in step.get("uses", "")]
+        if "checkout" in first.get("uses", ""):
+            assert first["with"] == {"persist-credentials": False}
+            assert job["permissions"] == {"contents": "read"}
+
+
+def test_a_job_of_ours_begins_with_a_checkout_and_runs_make() -> None:
+    described = jobs(OURS)
+    assert described["variant"]["needs"] == "matrix"
+    assert described["variant"]["strategy"]["fail-fast"] is False
+    assert described["matrix"]["outputs"] == {"matrix": "${{ steps.variants.outputs.matrix }}"}
+    ran = {
+        name: [step.get("run", "checkout") for step in job["steps"]]
+        for name, job in described.items()
+    }
+    assert ran["matrix"][:2] == ["checkout", "make .venv/installed"]
+    assert ran["matrix"][2].endswith('>> "$GITHUB_OUTPUT"')
+    assert ran["variant"] == ["checkout", "make test-variant"]
+    assert (ran["rest"][0], ran["rest"][-1]) == ("checkout", "make test-rest")
+    assert "prometheus" in ran["rest"][1]
+    assert ran["updates"] == ["checkout", "make test-updates"]
+    passed = described["passed"]
+    assert passed["if"] == "always()"
+    assert passed["steps"] == [
+        {
+            "run": 'test "$RESULTS" = "success success success success"',
+            "env": {"RESULTS": "${{ join(needs.*.result, ' ') }}"},
+        }
+    ]
+
+
+def test_a_service_is_checked_on_the_oldest_python_and_on_that_of_its_image() -> None:
+    job = jobs(THEIRS)["check"]
+    dockerfile = (ROOT / "template" / "Dockerfile").read_text(encoding="utf-8")
+    (image,) = re.findall(r"PYTHON_IMAGE=python:(3\.\d+)\.", dockerfile)
+    assert job["strategy"] == {"fail-fast": False, "matrix": {"python": ["3.11", image]}}
+    assert job["env"] == {"UV_PYTHON": "${{ matrix.python }}"}
+    assert job["name"] == "Python ${{ matrix.python }}"
+    assert ["uses" in step for step in job["steps"][:3]] == [True, True, False]
+    assert "setup-uv" in job["steps"][1]["uses"]
 
 
 def test_every_pair_of_answers_is_covered() -> None:

@@ -1,12 +1,22 @@
 """`template/` as it stands is the everything-on project, with few conditions and none in Python."""
 
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 
 from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, VARIANTS
-from tests.workshop import APART, Workshop, check_lint, check_types, commit, files, run_watched
+from tests.workshop import (
+    APART,
+    Workshop,
+    check_lint,
+    check_types,
+    commit,
+    files,
+    rendered,
+    run_watched,
+)
 
 CONDITIONS = {
     ".env.example": 3,
@@ -44,6 +54,22 @@ def test_no_python_file_is_rendered(template: Path) -> None:
 
 def test_every_file_belongs_to_a_variant(template: Path, render: Render) -> None:
     assert files(render(FULLEST.answers)) == template_files(template)
+
+
+def test_nothing_that_was_made_in_place_is_copied(plain: Path, tmp_path: Path) -> None:
+    used, names = tmp_path / "used", files(plain / "template")
+    shutil.copytree(plain, used)
+    made = [
+        *(".venv/bin/python", "dist/x.whl", "uv.lock", ".coverage", ".hypothesis/x", ".env"),
+        *("src/app/main.pyc", "src/app/__pycache__/x", ".mypy_cache/x", ".pytest_cache/x"),
+        *(".ruff_cache/x", "ledger.sqlite3", "ledger.sqlite3-wal"),
+    ]
+    for name in made:
+        (used / "template" / name).parent.mkdir(parents=True, exist_ok=True)
+        (used / "template" / name).write_text("made\n", encoding="utf-8")
+    project = rendered(used, tmp_path / "service", FULLEST.answers)
+    found = {path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()}
+    assert found == names
 
 
 def test_no_tag_is_left_in_a_rendered_file(render: Render) -> None:

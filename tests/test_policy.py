@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.test_deploy import build
 from tests.variants import Variant
@@ -190,3 +191,11 @@ def test_the_service_speaks_http_on_port_80(production: Resources) -> None:
 def test_prometheus_scrapes_in_time(production: Resources) -> None:
     (endpoint,) = production["ServiceMonitor"]["spec"]["endpoints"]
     assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("30s", "10s")
+
+
+def test_kustomizations_say_what_they_are(project: Path) -> None:
+    for path in (project / "deploy").rglob("kustomization.yaml"):
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        kind = "Component" if "components" in path.parts else "Kustomization"
+        version = "v1alpha1" if kind == "Component" else "v1beta1"
+        assert (told["kind"], told["apiVersion"]) == (kind, f"kustomize.config.k8s.io/{version}")

@@ -266,8 +266,91 @@ def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) ->
     (service,) = described["services"].values()
     assert (service["mem_limit"], service["pids_limit"]) == ("512m", 256)
     assert service["restart"] == "unless-stopped"
-    assert service["build"] == {"context": "."}
+    assert (service["build"], service["image"]) == ({"context": "."}, "my-cascade:local")
     assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
     assert described["volumes"] == {"ledger": None}
     assert service["volumes"] == ["ledger:/data"]
     assert service["environment"] == {"LEDGER_URL": "${LEDGER_URL:-sqlite:////data/ledger.sqlite3}"}
+
+
+def instructions(project: Path) -> list[list[str]]:
+    """The Dockerfile's stages, each a list of its instructions on one line each."""
+    text = (project / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+    stages: list[list[str]] = [[]]
+    for line in filter(None, joined):
+        if line.startswith("FROM "):
+            stages.append([])
+        stages[-1].append(line)
+    return stages
+
+
+def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
+    first, tool, build, _ = instructions(project)
+    assert [argument.partition("=")[0] for argument in first] == [
+        "ARG PYTHON_IMAGE",
+        "ARG UV_IMAGE",
+    ]
+    assert all(re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?$", argument) for argument in first)
+    assert tool == ["FROM ${UV_IMAGE} AS uv"]
+    cache = "--mount=type=cache,target=/root/.cache/uv"
+    binds = [f"--mount=type=bind,source={n},target=/app/{n}" for n in ("uv.lock", "pyproject.toml")]
+    sync = "uv sync --locked --no-dev --extra redis"
+    # The dependencies' layer changes with the lock, not with the code.
+    assert build == [
+        "FROM ${PYTHON_IMAGE} AS build",
+        "COPY --from=uv /uv /usr/local/bin/uv",
+        "ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never",
+        "WORKDIR /app",
+        f"RUN {cache} {' '.join(binds)} {sync} --no-install-project",
+        "COPY . .",
+        f"RUN {cache} {sync} --no-editable",
+    ]
+
+
+def test_the_image_runs_as_nobody_with_what_was_built(project: Path) -> None:
+    last = instructions(project)[-1]
+    assert [line.split()[0] for line in last] == [
+        *("FROM", "RUN", "ENV", "ENV", "WORKDIR", "COPY", "COPY", "USER", "EXPOSE", "STOPSIGNAL"),
+        *("HEALTHCHECK", "CMD", "ARG", "ARG", "LABEL"),
+    ]
+    said = dict(line.split(maxsplit=1) for line in last)
+    assert "ENV LEDGER_URL=memory://" in last
+    assert "ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1" in last
+    assert said["WORKDIR"] == "/app"
+    assert "COPY --from=build /app/.venv /app/.venv" in last
+    assert "COPY --chmod=0644 cascade.toml ./" in last
+    gone, group, user, data = said["RUN"].split(" && ")
+    assert gone.startswith("rm -rf /usr/local/bin/pip* ")
+    assert group == "groupadd --gid 10001 app"
+    for option in ("--uid 10001", "--gid app", "--no-create-home", "--home-dir /app", "nologin"):
+        assert option in user
+    assert data == "install --directory --owner=10001 --group=10001 --mode=0700 /data"
+    assert said["HEALTHCHECK"].startswith(
+        "--interval=10s --timeout=5s --start-period=30s --retries=3 CMD "
+    )
+    assert said["LABEL"] == " ".join(
+        f'org.opencontainers.image.{name}="{value}"'
+        for name, value in {
+            "title": "my-cascade",
+            "version": "${VERSION}",
+            "revision": "${REVISION}",
+        }.items()
+    )
+    assert {line for line in last if line.startswith("ARG")} == {
+        "ARG VERSION=unversioned",
+        "ARG REVISION=unknown",
+    }
+
+
+def test_what_enters_the_build_is_named_and_what_is_made_does_not(project: Path) -> None:
+    lines = (project / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    first, *rest = [line for line in lines if line and line[0] != "#"]
+    assert first == "*"
+    assert {line for line in rest if line[0] == "!"} == {
+        *("!pyproject.toml", "!uv.lock", "!README.md", "!LICENSE", "!cascade.toml", "!src")
+    }
+    assert {line for line in rest if line[0] != "!"} == {
+        *("**/__pycache__", "**/*.py[co]", "**/.env*", "**/.DS_Store")
+    }

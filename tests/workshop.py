@@ -205,7 +205,7 @@ def check_tests(project: Path, programs: Path, workshop: Workshop, *, whole: boo
 
 
 def run_watched(
-    project: Path, programs: Path, what: Mapping[str, str], *arguments: str, timeout: float = 600
+    project: Path, programs: Path, what: Mapping[str, str], *arguments: str, timeout: float = 900
 ) -> None:
     """Run a project's tests with the plugin that knows which no switch can reach."""
     options = ("-q", "-p", "apart", "-p", "no:cacheprovider", *arguments)

@@ -46,9 +46,6 @@ DEPLOYED = "prometheus+docker+kubernetes"
 Stage = tuple[str, ...]
 """A place, and pytest's arguments there."""
 
-_RENDERED: Stage = ("template", "tests/test_snapshots.py", "tests/test_switches.py")
-_IN_PLACE: Stage = ("template", "tests/test_in_place.py", "-k", "not itself")
-_ANSWERED: Stage = ("template", "tests/test_answers.py", "-k", "typed or refused or question")
 _MANIFESTS: tuple[Stage, ...] = (
     ("template", "tests/test_policy.py"),
     ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
@@ -56,7 +53,7 @@ _MANIFESTS: tuple[Stage, ...] = (
 )
 _IMAGE: tuple[Stage, ...] = (
     ("service", "tests/test_container.py"),
-    ("template", "tests/test_shipped.py", "-k", "compose"),
+    ("template", "tests/test_shipped.py", "-k", "compose or image or build"),
     ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image"),
 )
 _WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
@@ -66,28 +63,31 @@ _SERVICE: tuple[Stage, ...] = (
 )
 STAGES: dict[str, tuple[Stage, ...]] = {
     "copier.yml": (
-        _RENDERED,
+        ("template", "tests/test_snapshots.py"),
+        ("template", "tests/test_answers.py", "-k", "refused or question"),
+        ("template", "tests/test_switches.py"),
         ("template", "tests/test_command_line.py"),
         ("template", "tests/test_shipped.py", "-k", "models"),
-        _IN_PLACE,
-        _ANSWERED,
-        ("template", "tests/test_any_answer.py", "tests/test_copier.py", "tests/test_answers.py"),
+        ("template", "tests/test_in_place.py", "-k", "not itself"),
+        ("template", "tests/test_answers.py", "-k", "typed"),
+        ("template", "tests/test_copier.py", "-k", "owner"),
+        ("template", "tests/test_any_answer.py"),
     ),
     "template/Dockerfile": _IMAGE,
     "template/.dockerignore": _IMAGE,
     "template/compose.yaml": _IMAGE,
     "template/deploy/*": _MANIFESTS,
-    "template/.github/*": _WORKFLOWS,
+    "template/.github/*": (*_WORKFLOWS, ("template", "tests/test_shipped.py", "-k", "ci")),
     ".github/*": _WORKFLOWS,
     "template/src/*": _SERVICE,
-    "template/README.md": (_RENDERED,),
+    "template/README.md": (("template", "tests/test_switches.py"),),
     "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
     "template/.gitignore": (("template", "tests/test_shipped.py", "-k", "git"),),
     "template/.pre-commit-config.yaml": (("template", "tests/test_shipped.py", "-k", "commit"),),
     "template/*": (
         ("template", "tests/test_shipped.py"),
         ("template", "tests/test_switches.py"),
-        _ANSWERED,
+        ("template", "tests/test_answers.py", "-k", "typed"),
     ),
 }
 """The tests that should see a mutant, by its file; the fast ones and the likely ones first."""
@@ -165,6 +165,7 @@ class Laboratory:
     """Copies in which mutants are tried, one after the other in each."""
 
     def __init__(self, folder: Path, python: Path, copies: int = 1) -> None:
+        self._green: set[Stage] = set()
         self._free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         self._copies = [Copy(folder / f"copy{number}", python) for number in range(copies)]
         for copy in self._copies:
@@ -174,33 +175,34 @@ class Laboratory:
         for copy in self._copies:
             copy.close()
 
-    def check(self, stages: Iterable[Stage]) -> None:
-        """Red tests would kill every mutant.
+    def attempt(self, mutant: Mutant, stages: Sequence[Stage]) -> Result:
+        """Run the stages until one turns red.
 
         Raises:
-            ValueError: a stage is not green without any mutant.
+            ValueError: a stage is red without any mutant; it would kill every one.
         """
-        copy = self._free.get()
-        for stage in stages:
-            if not copy.passes(stage):
-                raise ValueError(f"red without any mutant: {' '.join(stage)}")
-        self._free.put(copy)
-
-    def attempt(self, mutant: Mutant, stages: Sequence[Stage]) -> Result:
-        """Run the stages until one turns red."""
         started = time.perf_counter()
         copy = self._free.get()
-        path = copy.folder / mutant.file
-        original = path.read_bytes()
         try:
-            path.write_text(mutant.text, encoding="utf-8")
-            killers = (" ".join(stage) for stage in stages if not copy.passes(stage))
+            killers = (" ".join(stage) for stage in stages if not self._passes(stage, mutant, copy))
             killed_by = next(killers, "")
         finally:
-            path.write_bytes(original)
             self._free.put(copy)
         seconds = round(time.perf_counter() - started, 1)
         return Result(mutant.name, digest(mutant.file), killed_by, seconds)
+
+    def _passes(self, stage: Stage, mutant: Mutant, copy: Copy) -> bool:
+        if stage not in self._green:
+            if not copy.passes(stage):
+                raise ValueError(f"red without any mutant: {' '.join(stage)}")
+            self._green.add(stage)
+        path = copy.folder / mutant.file
+        original = path.read_bytes()
+        path.write_text(mutant.text, encoding="utf-8")
+        try:
+            return copy.passes(stage)
+        finally:
+            path.write_bytes(original)
 
 
 def read(file: Path) -> dict[str, Result]:
@@ -280,7 +282,6 @@ def main(
         home = rendered(workshop.plain(), started / "home", FULLEST.answers)
         workshop.install(home, "--no-install-project")
         laboratory = Laboratory(started, home / ".venv" / "bin" / "python", workers)
-        laboratory.check({stage for mutant in rest for stage in stages_of(mutant.file)})
         with ThreadPoolExecutor(workers) as pool, notes.open("a", encoding="utf-8") as log:
             done = pool.map(lambda mutant: laboratory.attempt(mutant, stages_of(mutant.file)), rest)
             for number, result in enumerate(done, 1):

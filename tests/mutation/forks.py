@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-SECONDS = 300
+SECONDS = 900
 """A run that takes longer is killed, which counts as red."""
 
 
