@@ -188,6 +188,15 @@ def test_compose_gives_the_image_its_name() -> None:
     assert tag not in {"", "latest"}
 
 
+def test_every_image_of_others_is_a_version() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    images = re.findall(r"^ARG \w+_IMAGE=(.+)$", text, re.MULTILINE)
+    images += [each["image"] for name, each in services().items() if name != "api"]
+    assert len(images) > 2
+    for image in images:
+        assert re.search(r":[\w-]*\d+\.\d+\.\d+[\w.-]*\}?$", image), image
+
+
 def test_compose_takes_away_what_a_service_does_not_need() -> None:
     for service in services().values():
         assert service["read_only"] is True

@@ -1,5 +1,6 @@
 """What deploy/kubernetes says, against what the service does and against itself."""
 
+from functools import cache
 from http.client import HTTPS_PORT
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ OVERLAYS = sorted(path.name for path in (TREE / "overlays").iterdir())
 A_KEY = f"tester:use:{'0' * 64}"
 
 
+@cache
 def read(path: Path) -> dict[str, Any]:
     """One YAML document."""
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
