@@ -32,7 +32,8 @@ CHANGES = [
     (r"('127.0.0.1', )(\d+)", r"\g<1>9999"),
     (r"(:)(8000)\"$", r'\g<1>9999"'),
     (r"(^ +- )([A-Z_]{4,})(?==)", r"\1OTHER"),
-    (r"(^ +)([A-Z_]{4,})(?=: )", r"\1OTHER"),
+    # Grafana's own are not known here.
+    (r"(^ +)((?!GF_)[A-Z_]{4,})(?=: )", r"\1OTHER"),
     (r"(^ENV )(LEDGER_URL)(?==)", r"\1OTHER"),
     (r"(app.kubernetes.io/name: )(\S+)$", r"\1other"),
     (r"(^ +image: )(\S+)$", r"\1other"),

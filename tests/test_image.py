@@ -1,7 +1,7 @@
 """The image built, inspected, run as it runs in production, loaded, and stopped.
 
-It takes a container engine: docker or podman, whichever the machine has. CI has one; elsewhere the
-test is skipped where there is none, and the end of the run says so.
+It takes a container engine: docker or podman, whichever the machine has. GitHub's have
+one; elsewhere the test is skipped where there is none, and the end of the run says so.
 """
 
 import json
