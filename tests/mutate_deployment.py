@@ -32,7 +32,8 @@ CHANGES = [
     (r"('127.0.0.1', )(\d+)", r"\g<1>9999"),
     (r"(:)(8000)\"$", r'\g<1>9999"'),
     (r"(^ +- )([A-Z_]{4,})(?==)", r"\1OTHER"),
-    (r"(^ +)([A-Z_]{4,})(?=: )", r"\1OTHER"),
+    # Grafana's own are not known here.
+    (r"(^ +)((?!GF_)[A-Z_]{4,})(?=: )", r"\1OTHER"),
     (r"(^ENV )(LEDGER_URL)(?==)", r"\1OTHER"),
     (r"(app.kubernetes.io/name: )(\S+)$", r"\1other"),
     (r"(^ +image: )(\S+)$", r"\1other"),
@@ -71,9 +72,11 @@ def noticed(tests: Sequence[str]) -> bool:
 
 
 def main() -> None:
-    # Imported before the children are born: they share it.
+    # Imported before the children are born: they share it, and are twice as fast.
     sys.path[:0] = ["src", "."]
-    __import__("app.cli")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for name in ("app.cli", "tests.conftest", "yaml"):
+        __import__(name)
     count = 0
     for pattern, tests in TESTS.items():
         assert not noticed(tests), "the tests fail with nothing changed"

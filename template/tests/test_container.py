@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from starlette.routing import Match
 
 from app.cli import cli
+from app.http.drain import LAST_WORDS
 from app.main import create_app
 from app.settings import EnvSettings, Settings
 
@@ -133,7 +134,9 @@ def test_it_runs_as_the_user_that_it_makes() -> None:
 
 def test_it_is_stopped_by_the_signal_that_the_service_drains_on() -> None:
     assert said("STOPSIGNAL") == "SIGTERM"
-    assert seconds(compose()["stop_grace_period"]) > Settings().shutdown_grace_seconds
+    settings = Settings()
+    longest = settings.drain_seconds + settings.shutdown_grace_seconds + LAST_WORDS
+    assert seconds(compose()["stop_grace_period"]) > longest
 
 
 def test_only_the_build_stage_sees_the_installer() -> None:
@@ -186,6 +189,15 @@ def test_compose_gives_the_image_its_name() -> None:
     name, _, tag = compose()["image"].partition(":")
     assert name == labels["org.opencontainers.image.title"]
     assert tag not in {"", "latest"}
+
+
+def test_every_image_of_others_is_a_version() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    images = re.findall(r"^ARG \w+_IMAGE=(.+)$", text, re.MULTILINE)
+    images += [each["image"] for name, each in services().items() if name != "api"]
+    assert len(images) > 2
+    for image in images:
+        assert re.search(r":[\w-]*\d+\.\d+\.\d+[\w.-]*\}?$", image), image
 
 
 def test_compose_takes_away_what_a_service_does_not_need() -> None:

@@ -1,5 +1,6 @@
 """What deploy/kubernetes says, against what the service does and against itself."""
 
+from functools import cache
 from http.client import HTTPS_PORT
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.routing import Match
 
 from app.cascade import config
 from app.cli import cli
+from app.http.drain import LAST_WORDS
 from app.main import create_app
 from app.settings import EnvSettings, Settings
 
@@ -23,6 +25,7 @@ OVERLAYS = sorted(path.name for path in (TREE / "overlays").iterdir())
 A_KEY = f"tester:use:{'0' * 64}"
 
 
+@cache
 def read(path: Path) -> dict[str, Any]:
     """One YAML document."""
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -184,11 +187,14 @@ def test_no_secret_is_in_the_tree() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_pod_has_time_to_drain(overlay: str) -> None:
-    fallback = Settings.model_fields["shutdown_grace_seconds"].default
-    grace = int(environment(overlay).get("SHUTDOWN_GRACE_SECONDS", fallback))
+    values = environment(overlay)
+    drain, grace = (
+        float(values.get(name.upper(), Settings.model_fields[name].default))
+        for name in ("drain_seconds", "shutdown_grace_seconds")
+    )
     before = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert before > 0
-    assert pod()["spec"]["terminationGracePeriodSeconds"] > before + grace
+    assert pod()["spec"]["terminationGracePeriodSeconds"] > before + drain + grace + LAST_WORDS
 
 
 def test_a_rollout_takes_no_pod_away_before_the_next_is_ready() -> None:
