@@ -133,9 +133,9 @@ def test_processes_under_a_parent_drain_as_one_does(
 
     with (
         served(cascade_file, *options, DRAIN_SECONDS="1", LEDGER_URL=url) as service,
-        ThreadPoolExecutor(4) as clients,
+        ThreadPoolExecutor(2) as clients,
     ):
-        loads = [clients.submit(load, service) for _ in range(4)]
+        loads = [clients.submit(load, service) for _ in range(2)]
         try:
             slow = [ask(service, SLOW) for _ in range(8)]
             assert eventually(lambda: answers[200] > 20)
