@@ -28,7 +28,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(
-    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 300
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900
 ) -> str:
     """What a command prints.
 

@@ -74,4 +74,6 @@ def test_every_path_of_the_manifest_exists(switch: str, render: Render) -> None:
 
 def test_the_leanest_variant_says_nothing_of_any_switch(render: Render) -> None:
     project = render(LEANEST.answers)
+    folders = [path for path in project.rglob("*") if path.is_dir()]
+    assert [folder for folder in folders if not any(folder.iterdir())] == []
     assert [line for switch in SWITCHES for line in said(project, WORDS[switch])] == []

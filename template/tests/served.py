@@ -3,11 +3,12 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,12 @@ class Served:
         return self.process.wait(timeout=20)
 
 
+def _listens(url: str) -> bool:
+    _, host, port = url.replace("//", "").split(":")
+    with closing(socket.socket()) as asking:
+        return asking.connect_ex((host, int(port))) == 0
+
+
 @contextmanager
 def served(cascade_file: Path, *options: str, **variables: str) -> Iterator[Served]:
     """Runs `serve` on a free port, without the simulator; it is killed if it has not ended."""
@@ -76,6 +83,8 @@ def served(cascade_file: Path, *options: str, **variables: str) -> Iterator[Serv
             count = int(options[1]) if "--workers" in options else 1
             assert eventually(lambda: found.started >= count or process.poll() is not None, 20)
             assert found.started >= count, found.log
+            # Under a parent a process says that it has started before it listens.
+            assert eventually(lambda: _listens(found.url), 20)
             yield found
         finally:
             # Its workers too, which hold the pipe open.

@@ -19,7 +19,7 @@ from tests.conftest import ACCEPTED, TLS, client_of, eventually
 from tests.served import Served, served
 
 QUERY = {"query": ACCEPTED}
-SLOW = {"query": f"[[drafter:slow]] {ACCEPTED}", "max_tokens": 10}
+SLOW = {"query": f"[[drafter:slow]] {ACCEPTED}", "max_tokens": 15}
 HANGING = {"query": f"[[both:hang]] {ACCEPTED}"}
 
 Ask = Callable[[Served, object], "Future[httpx.Response]"]
@@ -62,7 +62,7 @@ def books(url: str) -> Totals:
 def test_readiness_turns_at_once_and_queries_are_taken_for_a_while(
     cascade_file: Path, ask: Ask
 ) -> None:
-    with served(cascade_file, DRAIN_SECONDS="1") as service, client_of(service.url) as client:
+    with served(cascade_file, DRAIN_SECONDS="2") as service, client_of(service.url) as client:
 
         def status(path: str) -> int:
             return client.get(path).status_code
@@ -71,13 +71,13 @@ def test_readiness_turns_at_once_and_queries_are_taken_for_a_while(
         slow = ask(service, SLOW)
         service.terminate()
         told = time.monotonic()
-        assert eventually(lambda: status("/readiness") == 503, 0.5)
+        assert eventually(lambda: status("/readiness") == 503, 1)
         assert (status("/health"), status("/liveness")) == (503, 200)
         taken = client.post("/api/query", json=QUERY)
         assert (taken.status_code, taken.headers["connection"]) == (200, "close")
-        assert time.monotonic() - told < 1
+        assert time.monotonic() - told < 2
 
-        time.sleep(max(0.0, told + 1.2 - time.monotonic()))
+        time.sleep(max(0.0, told + 2.2 - time.monotonic()))
         refused = client.post("/api/query", json=QUERY)
         assert (refused.status_code, refused.json()["error"]) == (503, "not_ready")
         assert refused.headers["retry-after"] == "1"
@@ -133,9 +133,9 @@ def test_processes_under_a_parent_drain_as_one_does(
 
     with (
         served(cascade_file, *options, DRAIN_SECONDS="1", LEDGER_URL=url) as service,
-        ThreadPoolExecutor(4) as clients,
+        ThreadPoolExecutor(2) as clients,
     ):
-        loads = [clients.submit(load, service) for _ in range(4)]
+        loads = [clients.submit(load, service) for _ in range(2)]
         try:
             slow = [ask(service, SLOW) for _ in range(8)]
             assert eventually(lambda: answers[200] > 20)
