@@ -12,8 +12,17 @@ from tests.test_in_place import CONDITIONS, template_files
 from tests.variants import ROOT, SWITCHES, manifest
 
 ALL = {mutant.name: mutant for mutant in mutants(ROOT)}
-PLAIN = ("*.py", "*.md", "*.jsonl", "py.typed", "LICENSE", ".copier-answers.yml", "tests/*.toml")
-"""What has nothing to take away one by one: code and prose, and one expression."""
+PLAIN = (
+    "*.py",
+    "*.md",
+    "*.jsonl",
+    "py.typed",
+    "LICENSE",
+    ".copier-answers.yml",
+    "tests/*.toml",
+    "*.json",
+)
+"""What has nothing to take away one by one: code, prose, panels, and one expression."""
 DEPLOYMENT = "template/deploy/kubernetes/base/deployment.yaml: spec.template.spec"
 
 
@@ -47,7 +56,7 @@ def test_nothing_is_forgotten() -> None:
     for key in ("startupProbe", "readinessProbe", "livenessProbe", "resources.limits.memory"):
         assert f"{DEPLOYMENT}.containers[api].{key}" in ALL
     assert "template/.env.example: DAILY_BUDGET=10.0" in ALL
-    assert "template/src/app/features/prometheus.py: Feature(observers=…)" in ALL
+    assert "template/src/app/features/prometheus/__init__.py: Feature(observers=…)" in ALL
     assert "template/src/app/settings.py: DAILY_BUDGET" in ALL
 
 

@@ -54,7 +54,7 @@ def test_production_consists_of_these(
 ) -> None:
     kinds = {"ServiceAccount", "Deployment", "Service", "HorizontalPodAutoscaler", "ConfigMap"}
     kinds |= {"PodDisruptionBudget", "NetworkPolicy"}
-    assert production.keys() == kinds | {"ServiceMonitor"}
+    assert production.keys() == kinds | {"ServiceMonitor", "PrometheusRule"}
     assert built(kustomize, project, "production").keys() == kinds
     for resource in production.values():
         assert resource["metadata"]["labels"] == LABELS
@@ -74,6 +74,7 @@ def test_each_environment_is_set_up_so(
         "SIMULATOR": "off",
         "LOG_LEVEL": "INFO",
         "LEDGER_URL": "redis://redis:6379/0",
+        "METRICS_ACCESS": "open",
     }
     dev = built(kustomize, project, "dev")
     assert dev["ConfigMap"]["data"] == both | {
@@ -88,6 +89,7 @@ def test_each_environment_is_set_up_so(
         "HorizontalPodAutoscaler",
         "PodDisruptionBudget",
         "ServiceMonitor",
+        "PrometheusRule",
     }
     (api,) = dev["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert api["image"] == f"{SLUG}:dev"
@@ -127,7 +129,7 @@ def test_probes_give_a_start_its_time_and_notice_an_end(container: dict[str, Any
 def test_the_scheduler_and_the_kernel_know_what_a_pod_needs(container: dict[str, Any]) -> None:
     # No CPU limit: throttling would stall every answer in the pod at once.
     assert container["resources"] == {
-        "requests": {"cpu": "250m", "memory": "256Mi"},
+        "requests": {"cpu": "250m", "memory": "128Mi"},
         "limits": {"memory": "512Mi"},
     }
 
@@ -180,7 +182,10 @@ def test_the_network_lets_through_what_is_needed(production: Resources) -> None:
         {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
         {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]},
     ]
-    assert neighbours == {"to": [{"podSelector": {}}]}
+    assert neighbours == {
+        "to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "redis"}}}],
+        "ports": [{"port": 6379, "protocol": "TCP"}],
+    }
 
 
 def test_the_service_speaks_http_on_port_80(production: Resources) -> None:

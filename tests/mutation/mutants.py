@@ -259,7 +259,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "template/pyproject.toml": (lines, conditions),
     "template/Makefile": (lines,),
     "template/README.md": (conditions,),
-    "template/src/app/features/*.py": (registrations, settings),
+    "template/src/app/features/**/*.py": (registrations, settings),
     "template/src/app/main.py": (composition,),
     "template/src/app/settings.py": (settings,),
     ".github/workflows/*.yml": (keys,),
