@@ -202,8 +202,7 @@ def test_every_image_of_others_is_a_version() -> None:
 
 def test_compose_takes_away_what_a_service_does_not_need() -> None:
     for service in services().values():
-        # What only watches keeps what it collects in its own file system.
-        assert service.get("read_only", False) is ("profiles" not in service)
+        assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["mem_limit"]
