@@ -299,9 +299,9 @@ def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
     assert tool == ["FROM ${UV_IMAGE} AS uv"]
     assert build[:2] == ["FROM ${PYTHON_IMAGE} AS build", "COPY --from=uv /uv /usr/local/bin/uv"]
     # The dependencies' layer changes with the lock, not with the code.
-    first, rest = (line for line in build if "uv sync" in line)
-    assert build.index(first) < build.index("COPY . .") < build.index(rest)
-    for line, option in ((first, "--no-install-project"), (rest, "--no-editable")):
+    locked, project_too = (line for line in build if "uv sync" in line)
+    assert build.index(locked) < build.index("COPY . .") < build.index(project_too)
+    for line, option in ((locked, "--no-install-project"), (project_too, "--no-editable")):
         assert "--mount=type=cache,target=/root/.cache/uv" in line
         assert f"uv sync --locked --no-dev --extra redis {option}" in line
         assert "-m compileall" in line
