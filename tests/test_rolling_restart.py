@@ -2,7 +2,7 @@
 
 The parts of a cluster are played by the book, which is the rendered Deployment: a new process is
 started before an old one goes, gets traffic once its readiness probe passes, and the old one is
-told to stop after its preStop sleep, in the middle of which the proxy hears that it goes.
+told to stop after its preStop sleep, a second before whose end the proxy hears that it goes.
 """
 
 import asyncio
@@ -48,9 +48,10 @@ frontend clients
     default_backend pods
 backend pods
     balance roundrobin
-    option httpchk GET {path}
+    option httpchk GET {probe[httpGet][path]}
     http-check expect status 200
-    default-server check inter 200ms fall 1 rise 1
+    timeout check {probe[timeoutSeconds]}s
+    default-server check inter 500ms fall {probe[failureThreshold]} rise 1
 {servers}
 """
 
@@ -100,12 +101,11 @@ def test_a_rolling_restart_under_load_loses_nothing(
     surge = deployment["strategy"]["rollingUpdate"]["maxSurge"]
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     (pod,) = deployment["template"]["spec"]["containers"]
-    path = pod["readinessProbe"]["httpGet"]["path"]
     pause = pod["lifecycle"]["preStop"]["sleep"]["seconds"]
     patience = deployment["template"]["spec"]["terminationGracePeriodSeconds"] - pause
     with ExitStack() as running:
         ledger = running.enter_context(redis(project, tmp_path))
-        proxy = running.enter_context(proxied(tmp_path, path, REPLICAS + surge))
+        proxy = running.enter_context(proxied(tmp_path, pod["readinessProbe"], REPLICAS + surge))
         pods = [
             (name, running.enter_context(started(project, proxy.ports[name], ledger)))
             for name in list(proxy.ports)[:REPLICAS]
@@ -144,9 +144,9 @@ def test_a_rolling_restart_under_load_loses_nothing(
 
 def terminate(proxy: Proxy, name: str, pod: Service, pause: int, patience: int) -> int:
     """End a process as a kubelet does; its exit code."""
-    time.sleep(pause / 2)
+    time.sleep(pause - 1)
     proxy.tell(f"set server pods/{name} state drain")
-    time.sleep(pause / 2)
+    time.sleep(1)
     assert int(proxy.row(name)["scur"]) > 0, "nothing was in flight"
     code = pod.stop(patience)
     proxy.tell(f"set server pods/{name} state ready")
@@ -171,7 +171,7 @@ def started(project: Path, port: int, ledger: str) -> Iterator[Service]:
 
 
 @contextmanager
-def proxied(folder: Path, path: str, places: int) -> Iterator[Proxy]:
+def proxied(folder: Path, probe: dict[str, Any], places: int) -> Iterator[Proxy]:
     """HAProxy, on a free port, checking as many free ports as there are places."""
     port, *others = free_ports(1 + places)
     ports = {f"pod{number}": other for number, other in enumerate(others)}
@@ -180,7 +180,7 @@ def proxied(folder: Path, path: str, places: int) -> Iterator[Proxy]:
     configuration = folder / "haproxy.cfg"
     proxy = Proxy(f"http://127.0.0.1:{port}", folder / "haproxy.sock", ports)
     configuration.write_text(
-        PROXY.format(socket=proxy.socket, port=port, path=path, servers=servers)
+        PROXY.format(socket=proxy.socket, port=port, probe=probe, servers=servers)
     )
     with told.open("wb") as log:
         process = subprocess.Popen(
@@ -229,8 +229,9 @@ async def loaded(url: str) -> AsyncIterator[Tally]:
     ):
         for number in range(CLIENTS):
             group.create_task(ask(client, tally, done, (ACCEPTED, REJECTED)[number % 2]))
-        for _ in range(STREAMS):
-            group.create_task(watch(client, tally, done))
+        for number in range(STREAMS):
+            # Some are always in their middle.
+            group.create_task(watch(client, tally, done, 15 + number % 10))
         await asyncio.sleep(1)
         try:
             yield tally
@@ -252,8 +253,8 @@ async def ask(client: httpx.AsyncClient, tally: Tally, done: asyncio.Event, quer
             tally.wrong[f"answer: {response.status_code} {response.text}"] += 1
 
 
-async def watch(client: httpx.AsyncClient, tally: Tally, done: asyncio.Event) -> None:
-    body = {"query": SLOW, "max_tokens": 20}
+async def watch(client: httpx.AsyncClient, tally: Tally, done: asyncio.Event, tokens: int) -> None:
+    body = {"query": SLOW, "max_tokens": tokens}
     while not done.is_set():
         last: dict[str, Any] = {}
         tally.open_streams += 1
