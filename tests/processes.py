@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,13 +85,15 @@ def serving(
             env=environment(**(env or {})),
             stdout=log,
             stderr=subprocess.STDOUT,
+            # A supervisor that is killed leaves its workers behind; a group goes together.
+            start_new_session=True,
         )
     try:
         yield Service(_address(process, log_file, timeout), process, log_file)
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _address(process: subprocess.Popen[bytes], log_file: Path, timeout: float) -> str:
