@@ -20,7 +20,7 @@ WORDS = {
 }
 """What is only said where a switch is on: patterns, in whatever case."""
 
-DEPENDENCIES = {"prometheus": {"prometheus-client"}, "rate_limit": {"slowapi"}}
+DEPENDENCIES = {"prometheus": {"prometheus-client"}, "rate_limit": {"limits", "slowapi"}}
 """What a switch installs; the others install nothing."""
 
 # What the simulated models know of the world is no part of any switch; answers name every switch.
