@@ -44,9 +44,8 @@ def stages() -> list[list[Instruction]]:
 
 
 def said(name: str) -> str:
-    """The one argument of an instruction that the last stage has exactly once."""
-    (argument,) = [rest for instruction, rest in stages()[-1] if instruction == name]
-    return argument
+    """What the last stage says with an instruction, once or in several."""
+    return " ".join(rest for instruction, rest in stages()[-1] if instruction == name)
 
 
 def health_command() -> list[str]:

@@ -148,7 +148,7 @@ def halting(
         for text, finish in (("Artificial", None), (" intelligence is software.", "stop")):
             choice = {"delta": {"content": text}, "finish_reason": finish}
             await response.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
-            await asyncio.to_thread(gate.wait, 5)
+            await asyncio.to_thread(gate.wait, 60)
         return response
 
     upstream = stub(halt)
