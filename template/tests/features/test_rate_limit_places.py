@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -365,6 +366,14 @@ def test_without_the_extra_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ConfigurationError, match="uv sync --extra redis"):
         choose("redis://127.0.0.1/0", "", Rule(1, "fixed"))
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        rule = Rule(1, "fixed")
+        places = [SqlitePlace(tmp_path / f"{number}.sqlite3", rule) for _ in range(8)]
+        with ThreadPoolExecutor(len(places)) as threads:
+            list(threads.map(SqlitePlace.check, places))
 
 
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:

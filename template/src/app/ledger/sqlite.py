@@ -11,7 +11,7 @@ from typing import TypeVar
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import sqlite_keys
 from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
-from app.ledger.writer import Writer
+from app.ledger.writer import Writer, connect
 
 T = TypeVar("T")
 VERSION = 1
@@ -106,19 +106,7 @@ class SqliteStore:
         return await self._writer.run(work)
 
     def _connect(self) -> sqlite3.Connection:
-        end = time.monotonic() + BUSY_SECONDS
-        while True:
-            connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                self._prepare(connection)
-            except BaseException as failure:
-                connection.close()
-                # WAL is turned on without waiting for others who open the file, whatever `timeout`.
-                if not _is_busy(failure) or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-            else:
-                return connection
+        return connect(self._path, self._prepare, BUSY_SECONDS)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # In one transaction: another process may be making the file.
@@ -155,11 +143,6 @@ class SqliteStore:
                 f"LEDGER_URL: the ledger {self._path} is from a newer version of this service"
             )
         return bool(tables)
-
-
-def _is_busy(failure: BaseException) -> bool:
-    # The lower byte is the kind of an extended code.
-    return getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:

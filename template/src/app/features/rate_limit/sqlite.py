@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.features.rate_limit.counting import Count, Rule
-from app.ledger.writer import Writer
+from app.ledger.writer import Writer, connect
 
 T = TypeVar("T")
 MARK = 0x436C696D
@@ -74,15 +74,26 @@ class SqlitePlace:
         return await self._writer.run(work)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return connect(self._path, self._prepare, BUSY_SECONDS)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # In one transaction: another process may be making the file.
+        connection.execute("BEGIN")
+        self._is_ours(connection)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # After a crash of the machine a minute's counts may be gone.
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        # Looked at again: another process may just have made it.
+        if not self._is_ours(connection):
+            for statement in SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {MARK}")
+        connection.execute("COMMIT")
+
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file holds counts; False if it is empty."""
         mark, tables = (
             connection.execute(query).fetchone()[0]
             for query in ("PRAGMA application_id", "SELECT count(*) FROM sqlite_schema")
@@ -91,15 +102,7 @@ class SqlitePlace:
             raise ConfigurationError(
                 f"RATE_LIMIT_STORAGE: {self._path} is a database of something else"
             )
-        connection.execute("PRAGMA journal_mode = WAL")
-        # After a crash of the machine a minute's counts may be gone.
-        connection.execute("PRAGMA synchronous = OFF")
-        if not tables:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in SCHEMA.split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {MARK}")
-            connection.execute("COMMIT")
+        return bool(tables)
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
