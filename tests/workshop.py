@@ -160,7 +160,8 @@ def rendered(source: Path, project: Path, answers: Mapping[str, Any], *left_out:
 
 def files(project: Path) -> set[str]:
     """The files of a project by their relative names, without what was made in it."""
-    made = {".venv", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
+    caches = {f".{name}_cache" for name in ("mypy", "pytest", "ruff")}
+    made = {".venv", ".git", ".hypothesis", "__pycache__", *caches}
     return {
         path.relative_to(project).as_posix()
         for path in project.rglob("*")

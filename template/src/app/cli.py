@@ -71,7 +71,7 @@ def serve(
             if feature.shared and (workers > 1 or reload):
                 stack.enter_context(feature.shared())
         uvicorn.run(
-            "app.main:create_app",
+            "app.main:create_sole_app",
             factory=True,
             host=host,
             port=port,
