@@ -90,7 +90,7 @@ class Workshop:
             copy = folder / "project"
             shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
             uv("lock", cwd=copy)
-            uv("sync", "--frozen", cwd=copy)
+            uv("sync", "--frozen", "--all-extras", cwd=copy)
             shutil.copy(copy / "uv.lock", folder)
             shutil.rmtree(copy)
 
