@@ -31,7 +31,7 @@ def ask(simulator_url: str) -> Iterator[Ask]:
 
     def asked() -> int:
         stats = httpx.get(f"{simulator_url}/simulator/stats", verify=TLS).json()
-        return int(stats["simulator-small"]["in_flight"])
+        return int(stats["simulator-small"]["started"])
 
     with ThreadPoolExecutor(8) as threads:
 
@@ -135,9 +135,9 @@ def test_processes_under_a_parent_drain_as_one_does(
         served(cascade_file, *options, DRAIN_SECONDS="1", LEDGER_URL=url) as service,
         ThreadPoolExecutor(2) as clients,
     ):
+        slow = [ask(service, SLOW) for _ in range(8)]
         loads = [clients.submit(load, service) for _ in range(2)]
         try:
-            slow = [ask(service, SLOW) for _ in range(8)]
             assert eventually(lambda: answers[200] > 20)
             service.terminate()
             assert [each.result().status_code for each in slow] == [200] * 8

@@ -12,7 +12,8 @@ from starlette.middleware import Middleware
 from app import features, runtime
 from app.about import about
 from app.http import browsers, guard, hosts, keys, logs, problems
-from app.http.drain import ClosingConnections, Drain
+from app.http.drain import Drain, close_connections
+from app.http.headers import AnswerHeaders
 from app.http.keyring import Keyring
 from app.http.requests import BodyLimit, LastResort, RequestLog
 from app.ledger import opening
@@ -82,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.serves_docs else None,
         middleware=[
             Middleware(RequestLog),
-            Middleware(ClosingConnections),
+            Middleware(AnswerHeaders, change=close_connections),
             *browsers.middleware(settings),
             Middleware(LastResort),
             Middleware(BodyLimit, limit=settings.max_body_bytes),

@@ -5,8 +5,8 @@
     + GRACE      those still in flight are told: a 503, or a stream's `error` event
     then         the server stops listening, the ledger settles, the process ends
 
-Each step is skipped as soon as nothing is in flight. It needs no other server than the one that
-runs the app: the signal is taken from its handler and given back when its time has come.
+What comes after DRAIN is skipped as soon as nothing is in flight. It needs no other server than the
+one that runs the app: the signal is taken from its handler and given back when its time has come.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.cascade.engine import Engine
 
@@ -91,21 +91,8 @@ class Drain:
         stop_server()
 
 
-class ClosingConnections:
-    """Asks clients and proxies to come back on another connection, once the service drains."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        drain: Drain = scope["app"].state.drain
-
-        async def send_closing(message: Message) -> None:
-            if drain.begun and message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        await self.app(scope, receive, send_closing)
+def close_connections(scope: Scope, headers: MutableHeaders) -> None:
+    """Ask clients and proxies to come back on another connection, once the service drains."""
+    drain: Drain = scope["app"].state.drain
+    if drain.begun:
+        headers["Connection"] = "close"

@@ -1,6 +1,8 @@
 """Which books are kept, and where: LEDGER_URL."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 from app.about import about
@@ -13,6 +15,7 @@ from app.ledger.store import Store
 from app.ledger.types import Budgets
 from app.settings import Settings
 
+T = TypeVar("T")
 MARGIN = 30.0
 """Seconds beyond the deadline of a query, after which its reservation is that of a crash."""
 
@@ -52,17 +55,38 @@ def store(url: str) -> Store:
     """The store of a URL.
 
     Raises:
+        ConfigurationError: there is none of that kind.
+    """
+    return by_url("LEDGER_URL", url, memory=MemoryStore, sqlite=_sqlite, redis=_redis)
+
+
+def by_url(
+    setting: str,
+    url: str,
+    *,
+    memory: Callable[[], T],
+    sqlite: Callable[[Path], T],
+    redis: Callable[[str, str], T],
+) -> T:
+    """What keeps things where the URL of a variable says; Redis is told the URL and our name.
+
+    Raises:
         ConfigurationError: there is none of that kind. The URL is not repeated: it may hold a
             password.
     """
     if url == "memory://":
-        return MemoryStore()
+        return memory()
     if path := sqlite_path(url):
-        return SqliteStore(path)
+        return sqlite(path)
     if url.startswith(("redis://", "rediss://")):
-        return _redis(url)
+        try:
+            return redis(url, about().name)
+        except ModuleNotFoundError:
+            raise ConfigurationError(
+                f"{setting}: Redis needs the extra of that name: `uv sync --extra redis`"
+            ) from None
     raise ConfigurationError(
-        "LEDGER_URL: write sqlite:///file (sqlite:////absolute/file), redis://host:port/number,"
+        f"{setting}: write sqlite:///file (sqlite:////absolute/file), redis://host:port/number,"
         " rediss://… with TLS, or memory://"
     )
 
@@ -75,11 +99,11 @@ def sqlite_path(url: str) -> Path | None:
     return None
 
 
-def _redis(url: str) -> Store:
-    try:
-        from app.ledger.redis import RedisStore
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "LEDGER_URL: Redis needs the extra of that name: `uv sync --extra redis`"
-        ) from None
-    return RedisStore(url, about().name)
+def _sqlite(path: Path) -> Store:
+    return SqliteStore(path)
+
+
+def _redis(url: str, name: str) -> Store:
+    from app.ledger.redis import RedisStore
+
+    return RedisStore(url, name)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import redis.asyncio as client
 from redis.asyncio.retry import Retry
@@ -16,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError
 
-from app.cascade.errors import LedgerUnavailable
+from app.cascade.errors import ConfigurationError, LedgerUnavailable
 
 SECONDS = 0.5
 """For anything that Redis is asked; it takes a thousandth of that when it is well."""
@@ -123,6 +124,28 @@ class Pump:
             pipeline.execute_command(*command.sent(known=known))
         replies: list[object] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+def check_url(setting: str, url: str) -> None:
+    """Look at the URL that a variable holds.
+
+    Raises:
+        ConfigurationError: it is none of Redis. It is not repeated: it may hold a password.
+    """
+    try:
+        number = urlsplit(url).path.strip("/")
+        if number and not number.isdecimal():
+            raise ValueError
+        connect(url)
+    except ValueError:
+        raise ConfigurationError(
+            f"{setting}: this is no URL of Redis; write redis://user:password@host:port/number"
+        ) from None
+
+
+def prefix(name: str) -> str:
+    """What all keys of a service begin with; the braces keep them in one slot of a cluster."""
+    return "{" + name + "}:"
 
 
 def connect(url: str) -> client.Redis:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
-from urllib.parse import urlsplit
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import pump, scripts
@@ -37,15 +36,7 @@ class RedisStore:
         self.keys = RedisKeys(self._opened, self._key("keys"))
 
     def check(self) -> None:
-        try:
-            number = urlsplit(self._url).path.strip("/")
-            if number and not number.isdecimal():
-                raise ValueError
-            pump.connect(self._url)
-        except ValueError:
-            raise ConfigurationError(
-                "LEDGER_URL: this is no URL of Redis; write redis://user:password@host:port/number"
-            ) from None
+        pump.check_url("LEDGER_URL", self._url)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,7 +140,7 @@ class RedisStore:
         return [self._key(name) for name in ("held", "holds", "expiries", "expired")]
 
     def _key(self, name: str) -> str:
-        return f"{{{self._name}}}:ledger:{name}"
+        return f"{pump.prefix(self._name)}ledger:{name}"
 
 
 def _pairs(sums: Mapping[str, int]) -> list[str | int]:

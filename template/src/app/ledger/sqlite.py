@@ -2,22 +2,16 @@
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from app.cascade.errors import ConfigurationError, LedgerUnavailable
+from app.cascade.errors import ConfigurationError
 from app.ledger import sqlite_keys
+from app.ledger.file import Format, SharedFile
 from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
-from app.ledger.writer import Writer, connect
 
-T = TypeVar("T")
-VERSION = 1
-MARK = 0x43617363
-"""SQLite's application id of a file that is a ledger."""
-BUSY_SECONDS = 5.0
 DAY = 86_400
 PAGE = 500
 SCHEMA = """
@@ -30,6 +24,17 @@ CREATE TABLE holds (
 CREATE TABLE expired (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE records (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 """
+FORMAT = Format(
+    setting="LEDGER_URL",
+    mark=0x43617363,
+    version=1,
+    foreign="a database, but not a ledger",
+    schema=SCHEMA,
+    later=sqlite_keys.SCHEMA,
+    # A crash of the service loses nothing; one of the machine perhaps the last moments.
+    synchronous="NORMAL",
+    busy_seconds=5.0,
+)
 ADD = (
     "INSERT INTO sums VALUES (?, ?, ?)"
     " ON CONFLICT (scope, name) DO UPDATE SET value = value + excluded.value"
@@ -43,31 +48,21 @@ class SqliteStore:
     kind = "sqlite"
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Writer | None = None
+        self._file = SharedFile(path, FORMAT)
+        self._run = self._file.run
         self.keys = sqlite_keys.SqliteKeys(self._run)
 
     def check(self) -> None:
         try:
-            with closing(self._connect()) as connection:
-                # A file that can be read need not be one that can be written.
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("INSERT INTO sums VALUES ('check', '', 0)")
-                connection.execute("ROLLBACK")
+            self._file.check("INSERT INTO sums VALUES ('check', '', 0)")
         except sqlite3.Error as failure:
             raise ConfigurationError(
-                f"LEDGER_URL: the ledger {self._path} cannot be used: {failure};"
+                f"LEDGER_URL: the ledger {self._file.path} cannot be used: {failure};"
                 " memory:// needs no file"
             ) from None
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        self._writer = Writer(self._connect)
-        try:
-            yield
-        finally:
-            await self._writer.close()
-            self._writer = None
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return self._file.running()
 
     async def hold(self, hold: Hold) -> Refusal | None:
         return await self._run(partial(_hold, hold=hold))
@@ -99,50 +94,6 @@ class SqliteStore:
 
     async def ping(self) -> None:
         await self._run(partial(_sums, scope="check"))
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._writer is None:
-            raise LedgerUnavailable("not open")
-        return await self._writer.run(work)
-
-    def _connect(self) -> sqlite3.Connection:
-        return connect(self._path, self._prepare, BUSY_SECONDS)
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        # In one transaction: another process may be making the file.
-        connection.execute("BEGIN")
-        self._is_ours(connection)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A crash of the service loses nothing; one of the machine perhaps the last moments.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("BEGIN IMMEDIATE")
-        # Looked at again: another process may just have made it.
-        if not self._is_ours(connection):
-            for statement in SCHEMA.split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {MARK}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute(sqlite_keys.SCHEMA)
-        connection.execute("COMMIT")
-
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file is a ledger; False if it is empty."""
-        mark, version, tables = (
-            connection.execute(query).fetchone()[0]
-            for query in (
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-                "SELECT count(*) FROM sqlite_schema",
-            )
-        )
-        if tables and mark != MARK:
-            raise ConfigurationError(f"LEDGER_URL: {self._path} is a database, but not a ledger")
-        if version > VERSION:
-            raise ConfigurationError(
-                f"LEDGER_URL: the ledger {self._path} is from a newer version of this service"
-            )
-        return bool(tables)
 
 
 def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:

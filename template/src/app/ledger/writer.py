@@ -7,10 +7,8 @@ import asyncio
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
@@ -125,31 +123,3 @@ class Writer:
 def _reason(failure: Exception) -> str:
     """SQLite's own name for it, without a path."""
     return str(getattr(failure, "sqlite_errorname", type(failure).__name__))
-
-
-def connect(
-    path: Path, prepare: Callable[[sqlite3.Connection], None], seconds: float
-) -> sqlite3.Connection:
-    """A file, prepared; others may be making or opening it at the same time.
-
-    Raises:
-        sqlite3.Error: it cannot be used, or others have kept it busy for so many seconds.
-    """
-    end = time.monotonic() + seconds
-    while True:
-        connection = sqlite3.connect(path, timeout=seconds, isolation_level=None)
-        try:
-            prepare(connection)
-        except BaseException as failure:
-            connection.close()
-            # WAL is turned on without waiting for others who open the file, whatever `timeout`.
-            if not _is_busy(failure) or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return connection
-
-
-def _is_busy(failure: BaseException) -> bool:
-    # The lower byte is the kind of an extended code.
-    return getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

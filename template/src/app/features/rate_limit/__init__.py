@@ -21,9 +21,10 @@ from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.features import Feature, Standing, decided
 from app.features.rate_limit import places
 from app.features.rate_limit.counting import Count, Rule, Window
-from app.features.rate_limit.headers import LimitHeaders, remember
+from app.features.rate_limit.headers import remember, send_remembered
 from app.features.rate_limit.limiter import Limiter, client_of, limit_of_request
 from app.features.rate_limit.reach import Reach
+from app.http.headers import AnswerHeaders
 from app.http.problems import Problem
 from app.ledger import OnFailure
 from app.settings import EnvSettings, Settings, load_settings
@@ -94,7 +95,7 @@ def feature(settings: Settings) -> Feature:
     return Feature(
         name=NAME,
         dependencies=[Depends(limit)],
-        middleware=[Middleware(LimitHeaders)],
+        middleware=[Middleware(AnswerHeaders, change=send_remembered)],
         lifespan=lifespan,
         standing=standing,
         check_shared=check_shared,

@@ -4,9 +4,8 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
-from urllib.parse import urlsplit
 
-from app.cascade.errors import ConfigurationError, LedgerUnavailable
+from app.cascade.errors import LedgerUnavailable
 from app.features.rate_limit.counting import Count, Rule
 from app.ledger import pump
 from app.ledger.pump import Pump, Script
@@ -54,21 +53,12 @@ class RedisPlace:
 
     def __init__(self, url: str, name: str, rule: Rule) -> None:
         self._url = url
-        self._prefix = f"{{{name}}}:requests:{rule.window}:"
+        self._prefix = f"{pump.prefix(name)}requests:{rule.window}:"
         self._rule = rule
         self._pump: Pump | None = None
 
     def check(self) -> None:
-        try:
-            number = urlsplit(self._url).path.strip("/")
-            if number and not number.isdecimal():
-                raise ValueError
-            pump.connect(self._url)
-        except ValueError:
-            raise ConfigurationError(
-                "RATE_LIMIT_STORAGE: this is no URL of Redis;"
-                " write redis://user:password@host:port/number"
-            ) from None
+        pump.check_url("RATE_LIMIT_STORAGE", self._url)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
