@@ -86,6 +86,12 @@ class Reader:
         if block.title:
             (self.folder / block.title).write_text(block.text, encoding="utf-8")
             return ""
+        if block.language == "diff":
+            patch = self.folder / "block.diff"
+            patch.write_text(block.text, encoding="utf-8")
+            run("git", "apply", "--recount", "--unidiff-zero", patch, cwd=self.folder)
+            patch.unlink()
+            return ""
         assert block.language == "bash", f"{block.page}: who can carry out\n{block.text}"
         script = block.text.rstrip()
         for word, other in self.instead.items():

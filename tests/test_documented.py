@@ -1,6 +1,7 @@
 """What the pages tell people to type, typed: every command and file, in a rendered project."""
 
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import yaml
 
 from tests.conftest import Render
 from tests.documents import CURL, Block, Reader, blocks, put
+from tests.processes import run
 from tests.variants import FULLEST, ROOT
 from tests.workshop import Workshop, commit
 
@@ -130,3 +132,17 @@ def test_a_newcomer_gets_from_the_readme_to_a_feature_and_to_manifests(
         if "production" in block.text:
             (project / "secrets.env").write_text("OPENAI_API_KEY=x\n")
             assert "kind: Deployment" in owner.follow(block)
+
+
+def test_a_switch_is_added_as_described(workshop: Workshop, tmp_path: Path) -> None:
+    repository = tmp_path / "template"
+    shutil.copytree(workshop.template(), repository)
+    with Reader(repository, repository, {}) as maintainer:
+        *changes, suite = blocks(ROOT / "docs/adding-a-switch.md")
+        for block in changes:
+            maintainer.follow(block)
+    # The last block is for a quarter of an hour; this is what of it knows the new switch alone.
+    assert "make test-feature NAME=version" in suite.text
+    pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    told = run(*pytest, "tests/test_switches.py", "-k", "version or words", cwd=repository)
+    assert "3 passed" in told
