@@ -23,7 +23,7 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from app import simulator
-from app.http import logs
+from app.http import keys, logs
 from app.http.protocol import BoundedProtocol
 from app.ledger import Budgets, Ledger
 from app.ledger.memory import MemoryStore
@@ -250,6 +250,12 @@ def serve(background: Background, make_settings: Callable[..., Settings]) -> Ite
         opened.close()
     for service in services:
         service.stop()
+
+
+def key_and_entry(name: str, role: keys.KeyRole = "use") -> tuple[str, str]:
+    """A new key, and the entry of `API_KEYS` that accepts it."""
+    key, made = keys.make(name, role)
+    return key, made.entry
 
 
 # --- stubs of upstreams ---------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from app.http.keys import KeyRole
 from app.ledger.opening import store as store_of
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, CASCADE, Serve, client_of
+from tests.conftest import ACCEPTED, CASCADE, Serve, client_of, key_and_entry
 from tests.redis_server import RedisServer
 from tests.test_ledger import SHARED, Place, new_place
 
@@ -104,7 +104,7 @@ def test_a_kept_admin_may_do_everything(serve: Serve, place: Place, make: Make) 
 
 
 def test_a_key_of_the_environment_works_beside_it(serve: Serve, place: Place, make: Make) -> None:
-    kept, (configured, entry) = make("ann"), keys.create("bob", "admin")
+    kept, (configured, entry) = make("ann"), key_and_entry("bob", "admin")
     client = serve(ledger_url=place.url, api_keys=entry)
     assert stats(client, kept) == stats(client, configured) == 200
 
@@ -437,7 +437,7 @@ def test_a_service_that_starts_while_redis_is_gone_is_not_open(
     redis_server.forget_everything()
     place = Place(redis_server.url)
     key, made = keys.make("ann", "use")
-    configured, entry = keys.create("bob", "use")
+    configured, entry = key_and_entry("bob")
     assert asyncio.run(change(place, "add", "ann", keys.write(made)))
 
     def accepted(client: httpx.Client) -> bool:

@@ -20,10 +20,18 @@ from app.cascade.errors import ConfigurationError
 from app.cli import cli
 from app.features import Feature, rate_limit
 from app.features.rate_limit.limiter import client_of as counted
-from app.http import keys
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, TLS, Background, Serve, client_of, eventually, started
+from tests.conftest import (
+    ACCEPTED,
+    TLS,
+    Background,
+    Serve,
+    client_of,
+    eventually,
+    key_and_entry,
+    started,
+)
 from tests.redis_server import RedisServer
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -182,7 +190,7 @@ def test_a_key_has_one_limit_wherever_it_is_used(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "2")
-    (ann, of_ann), (bob, of_bob) = keys.create("ann", "use"), keys.create("bob", "use")
+    (ann, of_ann), (bob, of_bob) = key_and_entry("ann"), key_and_entry("bob")
     url = str(serve(api_keys=f"{of_ann},{of_bob}").base_url)
     statuses = []
     for key in (ann, ann, ann, bob):
@@ -213,7 +221,7 @@ def test_who_has_no_key_uses_up_nobodys_limit(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "1")
-    key, entry = keys.create("ann", "use")
+    key, entry = key_and_entry("ann")
     client = serve(api_keys=entry)
     for _ in range(3):
         assert client.get("/api/stats").status_code == 401
