@@ -425,11 +425,11 @@ def logged() -> Iterator[list[str]]:
         yield lines
 
 
-def eventually(check: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = 30.0, *, pause: float = 0.005) -> bool:
     """Whether it becomes true in time."""
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.005)
+        time.sleep(pause)
     return True

@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -27,11 +23,11 @@ from app.http.keys import KeyRole
 from app.ledger.opening import store as store_of
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, CASCADE, Serve, client_of, key_and_entry
+from tests.conftest import ACCEPTED, Serve, client_of, eventually, key_and_entry
 from tests.redis_server import RedisServer
+from tests.served import served
 from tests.test_ledger import SHARED, Place, new_place
 
-SOURCE = CASCADE.parents[1] / "src"
 PATIENCE = 20.0
 """Seconds; a machine under load is slow, and the promise of one second is `PERIOD`'s to keep."""
 
@@ -71,12 +67,7 @@ def revoke(place: Place, name: str) -> None:
 
 def soon(check: Callable[[], bool]) -> bool:
     """Whether it becomes true in time; asked seldom, for a service may count requests."""
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.25)
-    return True
+    return eventually(check, PATIENCE, pause=0.25)
 
 
 def stats(client: httpx.Client, key: str = "") -> int:
@@ -214,39 +205,6 @@ def test_the_first_key_closes_an_open_service_and_revoking_it_does_not_open_it(
     assert stats(serve(ledger_url=place.url)) == 401
 
 
-@contextmanager
-def two_workers(place: Place, cascade_file: Path) -> Iterator[httpx.Client]:
-    """A service of two processes."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "CASCADE_FILE": str(cascade_file),
-        "SIMULATOR": "off",
-        "LEDGER_URL": place.url,
-    }
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", "2"]
-    with subprocess.Popen(command, env=environment) as started:
-        try:
-            with client_of(f"http://127.0.0.1:{port}") as client:
-                # Every request a connection, and so a worker, of its own.
-                client.headers["Connection"] = "close"
-                assert soon(lambda: answers(client))
-                yield client
-        finally:
-            started.terminate()
-            started.wait(20)
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/liveness").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def test_a_revoked_key_stops_on_every_worker_and_replica(
     serve: Serve, place: Place, make: Make, cascade_file: Path
 ) -> None:
@@ -255,7 +213,12 @@ def test_a_revoked_key_stops_on_every_worker_and_replica(
     def refused(client: httpx.Client) -> bool:
         return {stats(client, ann) for _ in range(8)} == {401}
 
-    with two_workers(place, cascade_file) as workers:
+    with (
+        served(cascade_file, "--workers", "2", LEDGER_URL=place.url) as service,
+        client_of(service.url) as workers,
+    ):
+        # Every request a connection, and so a worker, of its own.
+        workers.headers["Connection"] = "close"
         replicas = [workers, serve(ledger_url=place.url)]
         for client in replicas:
             assert {stats(client, ann) for _ in range(8)} == {200}

@@ -1,13 +1,10 @@
 """Requests a minute: 429 with Retry-After on every route of the API, never on a probe."""
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -33,8 +30,8 @@ from tests.conftest import (
     started,
 )
 from tests.redis_server import RedisServer
+from tests.served import served
 
-SOURCE = Path(__file__).parents[2] / "src"
 PROBES = ("/health", "/readiness", "/liveness")
 
 
@@ -257,37 +254,6 @@ def test_an_address_of_ipv6_counts_with_its_network(address: str, client: str) -
 # --- workers --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(cascade_file: Path, *options: str, **variables: str) -> Iterator[str]:
-    """The command `serve`; gives its URL."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "CASCADE_FILE": str(cascade_file),
-        "SIMULATOR": "off",
-        **variables,
-    }
-    command = [sys.executable, "-m", "app", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            lines = iter(process.stderr.readline, "")
-            (url,) = next(found for line in lines if (found := re.findall(r"http://\S+", line)))
-            # It is told before the first of several workers listens.
-            assert eventually(lambda: alive(url), 20)
-            yield url
-        finally:
-            process.terminate()
-            process.communicate(timeout=20)
-
-
-def alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/liveness", verify=TLS).status_code == 200
-    except httpx.ConnectError:
-        return False
-
-
 def statuses_of(url: str, number: int, **headers: str) -> list[int]:
     """Each over a connection of its own, so that every worker gets some."""
 
@@ -302,8 +268,8 @@ def statuses_of(url: str, number: int, **headers: str) -> list[int]:
 def test_workers_share_a_limit(cascade_file: Path, tmp_path: Path, window: str) -> None:
     books = f"sqlite:///{tmp_path}/ledger.sqlite3"
     limit = {"RATE_LIMIT": "40", "RATE_LIMIT_WINDOW": window, "LEDGER_URL": books}
-    with serving(cascade_file, "--workers", "2", **limit) as url:
-        assert sorted(statuses_of(url, 100)) == [200] * 40 + [429] * 60
+    with served(cascade_file, "--workers", "2", **limit) as service:
+        assert sorted(statuses_of(service.url, 100)) == [200] * 40 + [429] * 60
 
 
 def test_replicas_share_a_limit(
@@ -312,8 +278,8 @@ def test_replicas_share_a_limit(
     redis_server.forget_everything()
     limit = {"RATE_LIMIT": "40", "LEDGER_URL": redis_server.url}
     with ExitStack() as stack:
-        urls = [stack.enter_context(serving(cascade_file, **limit)) for _ in range(2)]
-        statuses = [status for url in urls for status in statuses_of(url, 50)]
+        replicas = [stack.enter_context(served(cascade_file, **limit)) for _ in range(2)]
+        statuses = [status for each in replicas for status in statuses_of(each.url, 50)]
     assert sorted(statuses) == [200] * 40 + [429] * 60
 
 
@@ -321,9 +287,9 @@ def test_the_header_of_a_proxy_that_is_not_trusted_is_ignored(
     cascade_file: Path, tmp_path: Path
 ) -> None:
     trusting = {"TRUSTED_PROXIES": "10.0.0.0/8", "RATE_LIMIT": "1", "LEDGER_URL": "memory://"}
-    with serving(cascade_file, **trusting) as url:
+    with served(cascade_file, **trusting) as service:
         forged = [{"X-Forwarded-For": f"203.0.113.{number}"} for number in range(3)]
-        assert [statuses_of(url, 1, **headers)[0] for headers in forged] == [200, 429, 429]
+        assert [statuses_of(service.url, 1, **headers)[0] for headers in forged] == [200, 429, 429]
 
 
 def test_counts_of_one_process_are_refused_for_several(
