@@ -41,6 +41,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.fixture
+def serve(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """A service that looks for changes more often than one that somebody runs."""
+    monkeypatch.setattr(keyring, "PERIOD", 0.1)
+    return serve
+
+
+@pytest.fixture
 def make(place: Place) -> Make:
     """Makes a key as the command line does, and keeps it."""
 
@@ -114,7 +121,7 @@ def test_an_expired_key_is_refused_and_its_owner_told_why(
 
 
 def test_a_key_expires_while_the_service_runs(serve: Serve, place: Place, make: Make) -> None:
-    key = make("ann", expires=datetime.now(UTC) + timedelta(seconds=3))
+    key = make("ann", expires=datetime.now(UTC) + timedelta(seconds=1))
     client = serve(ledger_url=place.url)
     assert soon(lambda: stats(client, key) == 401)
 

@@ -264,10 +264,8 @@ def statuses_of(url: str, number: int, **headers: str) -> list[int]:
         return list(pool.map(ask, range(number)))
 
 
-@pytest.mark.parametrize("window", ["fixed", "sliding"])
-def test_workers_share_a_limit(cascade_file: Path, tmp_path: Path, window: str) -> None:
-    books = f"sqlite:///{tmp_path}/ledger.sqlite3"
-    limit = {"RATE_LIMIT": "40", "RATE_LIMIT_WINDOW": window, "LEDGER_URL": books}
+def test_workers_share_a_limit(cascade_file: Path, tmp_path: Path) -> None:
+    limit = {"RATE_LIMIT": "40", "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3"}
     with served(cascade_file, "--workers", "2", **limit) as service:
         assert sorted(statuses_of(service.url, 100)) == [200] * 40 + [429] * 60
 
