@@ -1,7 +1,6 @@
 """What a run of the tests makes once and its workers share: the template, locks, check results."""
 
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -245,10 +244,9 @@ def check_lint(project: Path, programs: Path) -> None:
 def check_types(project: Path, programs: Path, workshop: Workshop) -> None:
     """What a project's own mypy says.
 
-    The cache is one for each worker and pyproject.toml: mypy looks at the content of every module
-    before it believes it, so only what differs between variants is checked anew.
+    The cache is one for each pyproject.toml, and one run's at a time: mypy looks at the content of
+    every module before it believes it, so only what differs between variants is checked anew.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    digest = fingerprint(project, ["pyproject.toml"])
-    cache = workshop.folder / f"mypy-{worker}-{digest}"
-    run(programs / "mypy", "--cache-dir", cache, cwd=project)
+    cache = workshop.folder / f"mypy-{fingerprint(project, ['pyproject.toml'])}"
+    with FileLock(f"{cache}.lock"):
+        run(programs / "mypy", "--cache-dir", cache, cwd=project)
