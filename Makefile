@@ -6,8 +6,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-# One more than there are processors: a variant waits for answers a third of its time.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Twice the processors: half of their time the tests wait for an answer, or for one not to come.
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 # Read from the environment by the recipes, so that no shell parses what it holds.
 export NAME VERSION
 # Only interpreters that the machine has.

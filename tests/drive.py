@@ -2,12 +2,12 @@
 
 import json
 import re
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import httpx
 
+from tests.processes import wait_for
 from tests.snapshots import served
 
 RATE_LIMIT = 45
@@ -247,13 +247,6 @@ def check_rate_limit(client: httpx.Client, on: Collection[str]) -> None:
     open_routes = [*PROBES, "/docs", *(["/metrics"] if "prometheus" in on else [])]
     for path in open_routes * 2:
         assert client.get(path).status_code == 200, path
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} seconds"
-        time.sleep(0.25)
 
 
 def check_log(log: str) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from tests.conftest import Render
 from tests.containers import PYTHON_IMAGE, UV_IMAGE, Engine, engine
-from tests.drive import wait_for
+from tests.processes import wait_for
 from tests.variants import FULLEST, ROOT
 from tests.workshop import Workshop
 

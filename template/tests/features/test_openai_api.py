@@ -10,7 +10,6 @@ import httpx
 import pytest
 from aiohttp import web
 
-from app.http.keys import create
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -21,6 +20,7 @@ from tests.conftest import (
     answer_json,
     cascade_toml,
     eventually,
+    key_and_entry,
 )
 
 PATH = "/v1/chat/completions"
@@ -465,7 +465,7 @@ def test_ten_thousand_messages_are_refused_by_their_field(client: httpx.Client) 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_completion_is_paid_by_its_key(serve: Serve, streamed: bool) -> None:
-    key, entry = create("ann", "use")
+    key, entry = key_and_entry("ann")
     client = serve(api_keys=entry, key_daily_budget="0.0001")
     client.headers["Authorization"] = f"Bearer {key}"
     error = assert_refused(client.post(PATH, json=body("hi", stream=streamed)), 402)
