@@ -6,8 +6,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-# Twice the processors: half of their time the tests wait for an answer, or for one not to come.
-WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
+# One more than there are processors: tests wait half of their time, but some look at a clock.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Read from the environment by the recipes, so that no shell parses what it holds.
 export NAME VERSION
 # Only interpreters that the machine has.
