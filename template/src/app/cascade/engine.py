@@ -143,14 +143,16 @@ class Engine:
     def _fitting(self, query: Query) -> Query:
         """The query as it fits: the verifier alone where the drafter's context is too small."""
         needed = pricing.prompt_tokens(query) + query.max_tokens
-        verifier = self.models.verifier
-        if needed > verifier.context:
-            raise ContextExceeded(verifier.name, verifier.context)
+        last = self.models.drafter if query.undrafted else self.models.verifier
+        if needed > last.context:
+            raise ContextExceeded(last.name, last.context)
+        if query.undrafted:
+            return query
         return replace(query, force_direct=True) if needed > self.models.drafter.context else query
 
     async def _reserve(self, query: Query, account: Account) -> Reservation:
         both = (self.models.drafter, self.models.verifier)
-        models = both[1:] if query.force_direct else both
+        models = both[1:] if query.force_direct else both[:1] if query.undrafted else both
         worst = pricing.worst_case(query, models)
         return await self._ledger.reserve(worst, account)
 
@@ -195,16 +197,21 @@ class Engine:
         reason = ""
         try:
             async with self._limited(exchange.deadline):
-                reason = (await self._router.run(exchange.query)).reason
+                if exchange.query.undrafted:
+                    await exchange.call("drafter")
+                    reason = "asked for by its name"
+                else:
+                    reason = (await self._router.run(exchange.query)).reason
         except TimeoutError:
             failure = NotReady() if self._abandoned else DeadlineExceeded(exchange.deadline)
             exchange.late()
         except UpstreamFault as fault:
-            failure = UpstreamFailed(self.models.verifier.name, fault)
+            asked = self.models.drafter if exchange.query.undrafted else self.models.verifier
+            failure = UpstreamFailed(asked.name, fault)
         finally:
             CURRENT.reset(token)
         call = self._answering(exchange, failure)
-        if call.role == "drafter":
+        if call.role == "drafter" and not exchange.query.undrafted:
             exchange.keep_draft()
         return self._answer(exchange, call, reason, started)
 
@@ -226,6 +233,7 @@ class Engine:
         | accepted | not asked | drafter |
         | rejected or failed | fine | verifier |
         | not asked | fine | verifier |
+        | asked alone, fine | not asked | drafter |
         | rejected | failed or late | nobody; or the drafter, if `on_verifier_failure` is draft |
         | failed or not asked | failed or late | nobody |
         | not judged in time | not asked | nobody |
@@ -245,14 +253,17 @@ class Engine:
     def _answer(
         self, exchange: Exchange, call: FinishedCall, reason: str, started: float
     ) -> Answer:
-        cascaded = exchange.calls[0].role == "drafter"
+        undrafted = exchange.query.undrafted
+        cascaded = exchange.calls[0].role == "drafter" and not undrafted
+        # Who names a model has chosen its price.
+        compared = self.models.model(call.role) if undrafted else self.models.verifier
         degraded = call.role == "drafter" and len(exchange.calls) > 1
         return Answer(
             content=call.completion.text,
             model_used=self.models.model(call.role).name,
             cost=exchange.cost,
             # Of a degraded answer: what the verifier's failure cost, for no answer at all.
-            baseline_cost=pricing.cost(self.models.verifier, exchange.calls[-1].usage),
+            baseline_cost=pricing.cost(compared, exchange.calls[-1].usage),
             latency_ms=_milliseconds_since(started),
             cascaded=cascaded,
             draft_accepted=call.role == "drafter" and not degraded if cascaded else None,
@@ -262,6 +273,8 @@ class Engine:
             usage=exchange.usage,
             decision=exchange.decision,
             tool_calls=call.completion.tool_calls,
+            tokens=call.completion.tokens,
+            logprobs=call.completion.logprobs,
             degraded=degraded,
         )
 

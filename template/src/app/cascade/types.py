@@ -44,6 +44,9 @@ class Query:
     max_tokens: int = 100
     temperature: float = 0.7
     force_direct: bool = False
+    """Ask the verifier at once."""
+    undrafted: bool = False
+    """Ask the drafter alone, and let nobody judge what it says."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """Further sampling fields (`top_p`, `stop`, `seed`, …), sent upstream as they are."""
     tools: tuple[dict[str, Json], ...] = ()
@@ -150,6 +153,9 @@ class Answer:
     usage: Usage
     decision: Decision | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    tokens: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    """As in `Completion`, of the model that answered."""
     degraded: bool = False
     """A rejected draft, sent because the verifier failed and `cascade.toml` prefers that."""
 
