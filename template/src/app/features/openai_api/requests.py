@@ -120,8 +120,12 @@ class UserMessage(_Turn):
 
 
 class AssistantMessage(_Turn):
-    """What a model said, or which tools it called."""
+    """What a model said, or which tools it called, with whatever a client adds to answers."""
 
+    model_config = ConfigDict(extra="ignore")
+
+    audio: None = None
+    function_call: None = None
     role: Literal["assistant"]
     content: Content | None = None
     refusal: str | None = None
