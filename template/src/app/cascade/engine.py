@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from app.cascade import buffering, pricing
 from app.cascade.config import ActiveCascade
+from app.cascade.embedding import Embedder
 from app.cascade.errors import (
     CascadeError,
     ContextExceeded,
@@ -23,8 +24,9 @@ from app.cascade.errors import (
 from app.cascade.exchange import CURRENT, Emit, Exchange, FinishedCall, Target
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.routing import Router
-from app.cascade.types import Answer, Event, Query, Role
+from app.cascade.types import Answer, Embedded, Embedding, Event, Query, Role
 from app.cascade.upstream import Upstream
+from app.cascade.upstream.embeddings import EmbeddingUpstream
 from app.ledger import ANYONE, Account, Entry, Ledger, Reservation
 
 Observer = Callable[[Entry], None]
@@ -43,6 +45,7 @@ class Engine:
         *,
         attempts: int = 3,
         breaker_failures: int = 5,
+        embeddings: EmbeddingUpstream | None = None,
     ) -> None:
         self.models = models
         self._targets: dict[Role, Target] = {
@@ -54,6 +57,13 @@ class Engine:
         self._deadline = deadline
         self._observers = observers
         self._router = Router(models)
+        self._embedder = (
+            Embedder(
+                embeddings, ledger, deadline, observers, self._retries, Breaker(breaker_failures)
+            )
+            if embeddings
+            else None
+        )
         self.in_flight = 0
         """Queries that are being answered; of a stream, until it has been read."""
         self._idle = asyncio.Event()
@@ -90,6 +100,17 @@ class Engine:
             asked = time.perf_counter()
             query = self._fitting(query)
             return await self._run(query, await self._reserve(query, account), asked)
+
+    async def embed(self, asked: Embedding, account: Account = ANYONE) -> Embedded:
+        """Vectors of texts; the account pays.
+
+        Raises:
+            CascadeError: as `ask`; or nobody makes embeddings here.
+        """
+        with self._flight():
+            if self._embedder is None:
+                raise CascadeError("cascade.toml has no [embeddings]")
+            return await self._embedder.embed(asked, account, self._limited)
 
     @asynccontextmanager
     async def open(

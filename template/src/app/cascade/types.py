@@ -93,6 +93,31 @@ class Usage:
         )
 
 
+Vector = list[float] | str
+"""Numbers, or their bytes in base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Texts of which vectors are wanted."""
+
+    texts: tuple[str, ...]
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Further fields, sent upstream as they are."""
+    deadline: float | None = None
+    """As in `Query`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors, a text each. Money is in US dollars."""
+
+    model: str
+    vectors: tuple[Vector, ...]
+    usage: Usage
+    cost: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One model's whole answer, as it came over the wire."""

@@ -14,6 +14,8 @@ from fastapi.sse import EventSourceResponse
 from app.cascade.types import Json, Query
 from app.features import Feature
 from app.features.openai_api import answers
+from app.features.openai_api.embeddings import EmbeddingRequest, EmbeddingResponse
+from app.features.openai_api.embeddings import response as response_of
 from app.features.openai_api.errors import OpenAIRoute, documented
 from app.features.openai_api.requests import CASCADE, ChatRequest
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
@@ -23,6 +25,10 @@ from app.http.schemas import check_length
 from app.settings import EnvSettings, Settings, load_settings
 
 NAME = "openai_api"
+NO_EMBEDDINGS = (
+    "Nobody makes embeddings here: [embeddings] of cascade.toml names the model, and the simulator"
+    " has none."
+)
 
 
 class OpenAISettings(EnvSettings):
@@ -59,9 +65,11 @@ TheModels = Annotated[tuple[str, ...], Depends(allowed_models)]
 
 
 @router.get("/models")
-async def list_models(models: TheModels) -> dict[str, Json]:
-    """The names that `model` may have."""
-    return {"object": "list", "data": [_model(name) for name in models]}
+async def list_models(models: TheModels, engine: TheEngine) -> dict[str, Json]:
+    """The names that `model` may have, and that of the embeddings' if there are any."""
+    embedder = engine.models.embedder
+    names = (*models, embedder.name) if embedder else models
+    return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/models/{name:path}")
@@ -94,6 +102,26 @@ def chat_query(
             "The last message must be the user's or a tool's, not empty.",
         )
     return query
+
+
+@router.post("/embeddings", response_model=EmbeddingResponse)
+async def create_embeddings(
+    request: Request,
+    body: EmbeddingRequest,
+    engine: TheEngine,
+    settings: TheSettings,
+    account: TheAccount,
+    deadline: TheDeadline = None,
+) -> Response:
+    """Vectors of texts, by the model that `cascade.toml` names for it."""
+    embedder = engine.models.embedder
+    if embedder is None:
+        raise Problem(404, "model_not_found", NO_EMBEDDINGS)
+    _check_model(body.model, (embedder.name,))
+    for text in body.texts:
+        check_length(text, settings.max_query_chars, "input")
+    work = engine.embed(body.to_embedding(deadline), account)
+    return response_of(await while_connected(request, work))
 
 
 async def open_stack() -> AsyncIterator[AsyncExitStack]:
