@@ -56,10 +56,13 @@ constraints: .venv/installed ## pin the newest versions of the tools, in constra
 	.venv/bin/uv pip compile pyproject.toml --group test --universal --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> constraints.new
 	mv constraints.new constraints.txt
-	sed '/^[^#]/d' tests/checkov.txt > checkov.new
-	echo checkov | .venv/bin/uv pip compile - --python-version 3.11 --universal --no-annotate --no-header \
-	  --no-emit-index-url --no-emit-find-links --upgrade --quiet >> checkov.new
-	mv checkov.new tests/checkov.txt
+	for pins in tests/checkov.txt tests/clients/*.txt; do \
+	  sed '/^[^#]/d' $$pins > pins.new; \
+	  sed -n 's/^# Pins of: //p' $$pins | tr ' ' '\n' | .venv/bin/uv pip compile - --python-version 3.11 \
+	    --universal --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
+	    >> pins.new || exit 1; \
+	  mv pins.new $$pins; \
+	done
 
 release: .venv/installed ## record what VERSION is rendered from, in releases/
 	@.venv/bin/python hooks/release.py "$$VERSION"

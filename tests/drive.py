@@ -24,6 +24,7 @@ API = {
     "streaming": {"/api/query/stream": {"get", "post"}},
     "openai_api": {
         "/v1/chat/completions": {"post"},
+        "/v1/embeddings": {"post"},
         "/v1/models": {"get"},
         "/v1/models/{name}": {"get"},
     },

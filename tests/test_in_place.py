@@ -19,7 +19,7 @@ from tests.workshop import (
 )
 
 CONDITIONS = {
-    ".env.example": 3,
+    ".env.example": 4,
     "README.md": 1,
     "compose.yaml": 1,
     "pyproject.toml": 5,

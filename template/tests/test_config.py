@@ -183,3 +183,38 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load(path)
+
+
+TINY = """
+[embeddings]
+model = "tiny"
+[models.tiny]
+provider = "openai"
+endpoint = "https://upstream.example/v1"
+key = "TINY_KEY"
+input_price = 0.02
+output_price = 0
+context = 8191
+"""
+
+
+def test_a_model_for_embeddings_is_one_of_the_models(tmp_path: Path) -> None:
+    found = read(tmp_path, GOOD + TINY)
+    assert found.live_keys() == ("TINY_KEY",)
+    live, simulated = activate(found, simulated=False), activate(found, simulated=True)
+    assert live.embedder == found.models["tiny"]
+    assert simulated.embedder is None
+    assert activate(read(tmp_path, GOOD), simulated=False).embedder is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("[models.tiny]", "[models.small-one]", 'model is "tiny", and there is no such model'),
+        ('"openai"', '"anthropic"', 'model is "tiny": anthropic has no embeddings'),
+    ],
+)
+def test_a_model_that_makes_no_embeddings_is_refused(
+    tmp_path: Path, old: str, new: str, sentence: str
+) -> None:
+    assert sentence in refusal(tmp_path, GOOD + TINY.replace(old, new))

@@ -16,7 +16,15 @@ import pytest
 from app import runtime
 from app.cascade.types import Query
 from app.settings import Settings
-from app.simulator import LARGE, MODELS, SMALL, SimulatorConfig, create_simulator, running
+from app.simulator import (
+    LARGE,
+    MODELS,
+    SMALL,
+    SimulatorConfig,
+    create_simulator,
+    running,
+    shapes,
+)
 from app.simulator.mind import think
 from tests.conftest import eventually, ledger_in_memory
 
@@ -341,3 +349,59 @@ def test_the_application_works_without_a_socket() -> None:
             return await own.post("/chat/completions", json=body("hi"))
 
     assert asyncio.run(post()).status_code == 200
+
+
+# --- tools and schemas ----------------------------------------------------------------------------
+
+BOOK = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "pages": {"type": "integer", "minimum": 10},
+        "kind": {"enum": ["novel", "poem"]},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+        "sequel": {"anyOf": [{"$ref": "#/$defs/sequel"}, {"type": "null"}]},
+        "printed": {"type": ["boolean", "null"]},
+    },
+    "$defs": {"sequel": {"type": "object", "properties": {"again": {"$ref": "#/$defs/sequel"}}}},
+}
+FIND = {"type": "function", "function": {"name": "find_book", "parameters": BOOK}}
+OTHER = {"type": "function", "function": {"name": "set_alarm", "description": "Rings"}}
+
+
+def test_a_schema_is_filled_with_an_example() -> None:
+    found: Any = shapes.example(BOOK, "Which book did Ada write?")
+    assert found["title"] == "Ada"
+    assert (found["pages"], found["kind"], found["printed"]) == (10, "novel", True)
+    assert found["tags"] == ["Ada", "Ada"]
+    assert json.dumps(found["sequel"]).count("again") < 10
+
+
+@pytest.mark.parametrize(
+    ("choice", "question", "name"),
+    [
+        (None, "Which book is it?", "find_book"),
+        ("auto", "Wake me, set an ALARM", "set_alarm"),
+        ("auto", "Hello", None),
+        ("none", "Which book is it?", None),
+        ("required", "Hello", "find_book"),
+        ({"type": "function", "function": {"name": "set_alarm"}}, "Which book?", "set_alarm"),
+    ],
+)
+def test_a_tool_is_called_where_it_is_meant(
+    choice: object, question: str, name: str | None
+) -> None:
+    called = shapes.call([FIND, OTHER], choice, question)
+    assert (called.name if called else None) == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        ({"type": "json_object"}, {"answer"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": BOOK}}, BOOK["properties"]),
+    ],
+)
+def test_structured_answers_are_json(asked: dict[str, Any], keys: dict[str, Any]) -> None:
+    assert json.loads(shapes.structured(asked, "Ada?") or "").keys() == set(keys)
+    assert shapes.structured({"type": "text"}, "Ada?") is None

@@ -1,4 +1,4 @@
-"""The command line: serve, ask, check, simulate, keys and usage."""
+"""The command line: serve, ask, check, simulate, keys, usage and replay."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.text import Text
 
-from app import cli_keys, runtime, simulator
+from app import cli_keys, cli_replay, runtime, simulator
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
@@ -29,6 +29,7 @@ from app.terminal import explained, fail
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
+cli.command()(cli_replay.replay)
 usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")
 cli.add_typer(usage_cli, name="usage")
 

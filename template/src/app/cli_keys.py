@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -17,22 +17,12 @@ from app.http.keys import ApiKey, KeyRole
 from app.ledger import opening
 from app.ledger.store import KeyStore
 from app.settings import Settings, load_settings
-from app.terminal import explained, fail
+from app.terminal import dollars, explained, fail
 
 cli = typer.Typer(no_args_is_help=True, help="API keys.")
 
 PERIOD = re.compile(r"\A(\d{1,6})([smhd])\Z")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _dollars(text: str) -> Decimal:
-    try:
-        dollars = Decimal(text)
-    except InvalidOperation:
-        raise typer.BadParameter("not a number") from None
-    if not (dollars.is_finite() and 0 < dollars <= 1_000_000):
-        raise typer.BadParameter("more than 0 and at most 1000000")
-    return dollars
 
 
 def _moment(text: str) -> datetime:
@@ -58,7 +48,7 @@ def create(
     role: Annotated[KeyRole, typer.Option(help="admin may also reset the statistics.")] = "use",
     budget: Annotated[
         Decimal | None,
-        typer.Option(parser=_dollars, metavar="USD", help="A day; else KEY_DAILY_BUDGET."),
+        typer.Option(parser=dollars, metavar="USD", help="A day; else KEY_DAILY_BUDGET."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
     expires: Annotated[

@@ -12,6 +12,7 @@ from app.cascade.engine import Engine, Observer
 from app.cascade.errors import ConfigurationError
 from app.cascade.types import Role
 from app.cascade.upstream import Upstream, connect, wire
+from app.cascade.upstream.embeddings import EmbeddingUpstream
 from app.ledger import Ledger
 from app.settings import Settings
 
@@ -70,7 +71,10 @@ async def running(
     observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Engine]:
     """The engine, from start to stop."""
-    async with upstreams(settings, models) as connected:
+    async with (
+        upstreams(settings, models) as connected,
+        _embeddings(settings, models) as embeddings,
+    ):
         yield Engine(
             models,
             connected,
@@ -79,7 +83,22 @@ async def running(
             observers,
             attempts=settings.upstream_attempts,
             breaker_failures=settings.breaker_failures,
+            embeddings=embeddings,
         )
+
+
+@asynccontextmanager
+async def _embeddings(
+    settings: Settings, models: ActiveCascade
+) -> AsyncIterator[EmbeddingUpstream | None]:
+    model = models.embedder
+    if model is None:
+        yield None
+        return
+    key = settings.key(model.key) if model.key else None
+    async with wire.open_session() as session:
+        endpoint = str(model.endpoint).rstrip("/")
+        yield EmbeddingUpstream(session, model, endpoint, key.get_secret_value() if key else None)
 
 
 def _connect(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 
 import typer
 
@@ -24,3 +25,18 @@ def fail(message: str) -> None:
     """Say it, and end."""
     typer.echo(message, err=True)
     raise typer.Exit(1)
+
+
+def dollars(text: str) -> Decimal:
+    """An option's US dollars.
+
+    Raises:
+        BadParameter: they are none, or too many.
+    """
+    try:
+        dollars = Decimal(text)
+    except InvalidOperation:
+        raise typer.BadParameter("not a number") from None
+    if not (dollars.is_finite() and 0 < dollars <= 1_000_000):
+        raise typer.BadParameter("more than 0 and at most 1000000")
+    return dollars

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from app.http.keys import KeyRole
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -21,6 +22,7 @@ from tests.conftest import (
     cascade_toml,
     eventually,
     key_and_entry,
+    speak,
 )
 
 PATH = "/v1/chat/completions"
@@ -94,6 +96,106 @@ def test_the_verifiers_own_name_asks_it_directly(client: httpx.Client) -> None:
     assert (facts["model_used"], facts["cascaded"]) == ("simulator-large", False)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_drafters_own_name_asks_it_and_nobody_judges(
+    serve: Serve, stub: Callable[[Answering], Stub], tmp_path: Path, streamed: bool
+) -> None:
+    drafter, verifier = stub(speak("I don't know, maybe.")), stub(speak("Unasked."))
+    path = tmp_path / "cascade.toml"
+    path.write_text(cascade_toml(drafter.url, verifier.url), encoding="utf-8")
+    client = serve(cascade_file=path)
+    if streamed:
+        events = stream(client, ACCEPTED, model="simulator-small")
+        said, facts = text_of(events), json.loads(events[-2])["cascade"]
+    else:
+        answer = ask(client, ACCEPTED, model="simulator-small")
+        said, facts = answer["choices"][0]["message"]["content"], answer["cascade"]
+    assert said == "I don't know, maybe."
+    assert (facts["outcome"], facts["cascaded"], facts["draft_accepted"]) == ("direct", False, None)
+    assert (facts["model_used"], facts["saved"]) == ("simulator-small", 0)
+    assert not verifier.received
+
+
+def test_a_model_that_is_asked_alone_fails_alone(client: httpx.Client) -> None:
+    asked = body("[[drafter:500]] hi", model="simulator-small")
+    message = assert_refused(client.post(PATH, json=asked), 502)["message"]
+    assert message.startswith("The model simulator-small gave no answer")
+
+
+@pytest.mark.parametrize(
+    ("rule", "role", "names"),
+    [
+        ("use", "use", 3),
+        ("admin", "use", 1),
+        ("admin", "admin", 3),
+        ("off", "admin", 1),
+    ],
+)
+def test_models_are_named_by_those_who_may(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, rule: str, role: KeyRole, names: int
+) -> None:
+    monkeypatch.setenv("DIRECT_MODELS", rule)
+    key, entry = key_and_entry("ann", role)
+    client = serve(api_keys=entry)
+    client.headers["Authorization"] = f"Bearer {key}"
+    listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert len(listed) == names
+    for model in ("cascade", "simulator-large", "simulator-small"):
+        response = client.post(PATH, json=body(ACCEPTED, model=model))
+        assert response.status_code == (200 if model in listed else 404)
+
+
+@pytest.mark.parametrize("text", [ACCEPTED, REJECTED, DIRECT])
+def test_what_the_cascade_did_is_in_the_headers_too(client: httpx.Client, text: str) -> None:
+    response = client.post(PATH, json=body(text))
+    facts, headers = response.json()["cascade"], response.headers
+    assert headers["x-cascade-model"] == facts["model_used"]
+    assert headers["x-cascade-outcome"] == facts["outcome"]
+    assert float(headers["x-cascade-cost"]) == facts["cost"]
+    assert float(headers["x-cascade-saved"]) == facts["saved"]
+
+
+def test_an_answer_has_the_requests_id(client: httpx.Client) -> None:
+    response = client.post(PATH, json=body(ACCEPTED), headers={"X-Request-ID": "mine-1"})
+    assert response.headers["x-request-id"] == "mine-1"
+    assert client.post(PATH, json=body("x", n=2)).headers["x-request-id"]
+
+
+@pytest.mark.parametrize("text", [ACCEPTED, REJECTED, DIRECT])
+def test_probabilities_are_those_of_the_text(client: httpx.Client, text: str) -> None:
+    (choice,) = ask(client, text, logprobs=True)["choices"]
+    entries = choice["logprobs"]["content"]
+    assert "".join(entry["token"] for entry in entries) == choice["message"]["content"]
+    assert all(bytes(entry["bytes"]).decode() == entry["token"] for entry in entries)
+    assert all(entry["logprob"] < 0 for entry in entries)
+    events = stream(client, text, logprobs=True)
+    found = [c.get("logprobs") for event in events[:-1] for c in json.loads(event)["choices"]]
+    assert [each["content"] for each in found if each] == [entries]
+
+
+def test_probabilities_are_left_out_unless_asked_for(client: httpx.Client) -> None:
+    assert ask(client, ACCEPTED)["choices"][0]["logprobs"] is None
+    assert not any("logprobs" in event for event in stream(client, ACCEPTED))
+
+
+def test_probabilities_that_no_model_gives_are_none(
+    serve: Serve, stub: Callable[[Answering], Stub], tmp_path: Path
+) -> None:
+    upstream = stub(speak("AI is the field of building computer systems that do human tasks."))
+    path = tmp_path / "cascade.toml"
+    path.write_text(cascade_toml(upstream.url, upstream.url), encoding="utf-8")
+    answer = ask(serve(cascade_file=path), ACCEPTED, logprobs=True)
+    assert answer["choices"][0]["logprobs"] is None
+
+
+def test_a_tool_can_be_tried_on_the_simulator(client: httpx.Client) -> None:
+    asked: dict[str, Any] = {"tools": [WEATHER]}
+    (choice,) = ask(client, "What is the weather in Paris?", **asked)["choices"]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert call["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_max_tokens_cuts_the_answer_and_says_so(client: httpx.Client, field: str) -> None:
     completion = ask(client, DIRECT, **{field: 3})
@@ -133,7 +235,8 @@ def test_a_conversation_reaches_the_model_as_it_is(
 def test_models_are_listed(client: httpx.Client) -> None:
     listed = client.get("/v1/models").json()
     assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == ["cascade", "simulator-large"]
+    names = ["cascade", "simulator-large", "simulator-small"]
+    assert [model["id"] for model in listed["data"]] == names
     assert client.get("/v1/models/cascade").json() == listed["data"][0]
 
 
@@ -343,6 +446,8 @@ def test_the_verifier_itself_can_be_asked_with_tools(
         ("temperature", math.nan, "temperature"),
         ("temperature", 3, "temperature"),
         ("n", 2, "n"),
+        ("n", 0, "n"),
+        ("top_logprobs", 5, "top_logprobs"),
         ("stop", "\ud800", "stop"),
         ("seed", 10**30, "seed"),
         ("top_p", 0, "top_p"),
@@ -363,6 +468,11 @@ def test_an_impossible_value_is_refused_by_its_field(
     error = assert_refused(client.post(PATH, content=json.dumps(asked), headers=JSON), 400)
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
+
+
+def test_more_answers_than_one_are_refused_with_a_sentence(client: httpx.Client) -> None:
+    message = assert_refused(client.post(PATH, json=body("hi", n=2)), 400)["message"]
+    assert message.endswith("a cascade gives one answer: n is 1; ask again for another")
 
 
 def test_content_in_parts_is_refused_by_its_field_too(client: httpx.Client) -> None:

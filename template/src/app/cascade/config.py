@@ -13,6 +13,7 @@ from app.cascade.errors import ConfigurationError
 from app.cascade.types import Role
 
 Provider = Literal["openai", "anthropic", "groq", "together", "ollama", "vllm", "simulator"]
+WITHOUT_EMBEDDINGS: frozenset[Provider] = frozenset({"anthropic", "simulator"})
 LOGPROBS: frozenset[Provider] = frozenset({"openai", "vllm", "simulator"})
 Complexity = Literal["trivial", "simple", "moderate", "hard", "expert"]
 Price = Annotated[Decimal, Field(ge=0, le=10_000, allow_inf_nan=False)]
@@ -88,10 +89,17 @@ class Cascade(Pair):
     """The confidence a draft needs, by complexity; what is not named follows `strictness`."""
 
 
+class Embeddings(_Table):
+    """The `[embeddings]` table, if there is one."""
+
+    model: str
+
+
 class CascadeFile(_Table):
     """The whole of `cascade.toml`."""
 
     cascade: Cascade
+    embeddings: Embeddings | None = None
     simulator: Pair
     models: dict[str, Model]
 
@@ -108,10 +116,25 @@ class CascadeFile(_Table):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_name_a_model(self) -> Self:
+        if self.embeddings:
+            name = self.embeddings.model
+            if name not in self.models:
+                raise ValueError(f'[embeddings] model is "{name}", and there is no such model')
+            if (provider := self.models[name].provider) in WITHOUT_EMBEDDINGS:
+                raise ValueError(f'[embeddings] model is "{name}": {provider} has no embeddings')
+        return self
+
+    @property
+    def embedder(self) -> Model | None:
+        return self.models[self.embeddings.model] if self.embeddings else None
+
     def live_keys(self) -> tuple[str, ...]:
-        """The key variables that the cascade's own models need."""
+        """The key variables that the models in use need."""
         pair = (self.models[self.cascade.drafter], self.models[self.cascade.verifier])
-        return tuple(dict.fromkeys(model.key for model in pair if model.key))
+        used = (*pair, self.embedder) if self.embedder else pair
+        return tuple(dict.fromkeys(model.key for model in used if model.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +148,8 @@ class ActiveCascade:
     thresholds: dict[Complexity, float]
     on_verifier_failure: Literal["error", "draft"]
     simulated: bool
+    embedder: Model | None = None
+    """Who makes embeddings; nobody where the models are simulated."""
 
     def model(self, role: Role) -> Model:
         return self.drafter if role == "drafter" else self.verifier
@@ -166,6 +191,7 @@ def activate(file: CascadeFile, *, simulated: bool) -> ActiveCascade:
         thresholds=dict(file.cascade.thresholds),
         on_verifier_failure=file.cascade.on_verifier_failure,
         simulated=simulated,
+        embedder=None if simulated else file.embedder,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from app.cascade import buffering, pricing
 from app.cascade.config import ActiveCascade
+from app.cascade.embedding import Embedder
 from app.cascade.errors import (
     CascadeError,
     ContextExceeded,
@@ -23,8 +24,9 @@ from app.cascade.errors import (
 from app.cascade.exchange import CURRENT, Emit, Exchange, FinishedCall, Target
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.routing import Router
-from app.cascade.types import Answer, Event, Query, Role
+from app.cascade.types import Answer, Embedded, Embedding, Event, Query, Role
 from app.cascade.upstream import Upstream
+from app.cascade.upstream.embeddings import EmbeddingUpstream
 from app.ledger import ANYONE, Account, Entry, Ledger, Reservation
 
 Observer = Callable[[Entry], None]
@@ -43,6 +45,7 @@ class Engine:
         *,
         attempts: int = 3,
         breaker_failures: int = 5,
+        embeddings: EmbeddingUpstream | None = None,
     ) -> None:
         self.models = models
         self._targets: dict[Role, Target] = {
@@ -54,6 +57,13 @@ class Engine:
         self._deadline = deadline
         self._observers = observers
         self._router = Router(models)
+        self._embedder = (
+            Embedder(
+                embeddings, ledger, deadline, observers, self._retries, Breaker(breaker_failures)
+            )
+            if embeddings
+            else None
+        )
         self.in_flight = 0
         """Queries that are being answered; of a stream, until it has been read."""
         self._idle = asyncio.Event()
@@ -90,6 +100,17 @@ class Engine:
             asked = time.perf_counter()
             query = self._fitting(query)
             return await self._run(query, await self._reserve(query, account), asked)
+
+    async def embed(self, asked: Embedding, account: Account = ANYONE) -> Embedded:
+        """Vectors of texts; the account pays.
+
+        Raises:
+            CascadeError: as `ask`; or nobody makes embeddings here.
+        """
+        with self._flight():
+            if self._embedder is None:
+                raise CascadeError("cascade.toml has no [embeddings]")
+            return await self._embedder.embed(asked, account, self._limited)
 
     @asynccontextmanager
     async def open(
@@ -143,14 +164,16 @@ class Engine:
     def _fitting(self, query: Query) -> Query:
         """The query as it fits: the verifier alone where the drafter's context is too small."""
         needed = pricing.prompt_tokens(query) + query.max_tokens
-        verifier = self.models.verifier
-        if needed > verifier.context:
-            raise ContextExceeded(verifier.name, verifier.context)
+        last = self.models.drafter if query.undrafted else self.models.verifier
+        if needed > last.context:
+            raise ContextExceeded(last.name, last.context)
+        if query.undrafted:
+            return query
         return replace(query, force_direct=True) if needed > self.models.drafter.context else query
 
     async def _reserve(self, query: Query, account: Account) -> Reservation:
         both = (self.models.drafter, self.models.verifier)
-        models = both[1:] if query.force_direct else both
+        models = both[1:] if query.force_direct else both[:1] if query.undrafted else both
         worst = pricing.worst_case(query, models)
         return await self._ledger.reserve(worst, account)
 
@@ -195,16 +218,21 @@ class Engine:
         reason = ""
         try:
             async with self._limited(exchange.deadline):
-                reason = (await self._router.run(exchange.query)).reason
+                if exchange.query.undrafted:
+                    await exchange.call("drafter")
+                    reason = "asked for by its name"
+                else:
+                    reason = (await self._router.run(exchange.query)).reason
         except TimeoutError:
             failure = NotReady() if self._abandoned else DeadlineExceeded(exchange.deadline)
             exchange.late()
         except UpstreamFault as fault:
-            failure = UpstreamFailed(self.models.verifier.name, fault)
+            asked = self.models.drafter if exchange.query.undrafted else self.models.verifier
+            failure = UpstreamFailed(asked.name, fault)
         finally:
             CURRENT.reset(token)
         call = self._answering(exchange, failure)
-        if call.role == "drafter":
+        if call.role == "drafter" and not exchange.query.undrafted:
             exchange.keep_draft()
         return self._answer(exchange, call, reason, started)
 
@@ -226,6 +254,7 @@ class Engine:
         | accepted | not asked | drafter |
         | rejected or failed | fine | verifier |
         | not asked | fine | verifier |
+        | asked alone, fine | not asked | drafter |
         | rejected | failed or late | nobody; or the drafter, if `on_verifier_failure` is draft |
         | failed or not asked | failed or late | nobody |
         | not judged in time | not asked | nobody |
@@ -245,14 +274,17 @@ class Engine:
     def _answer(
         self, exchange: Exchange, call: FinishedCall, reason: str, started: float
     ) -> Answer:
-        cascaded = exchange.calls[0].role == "drafter"
+        undrafted = exchange.query.undrafted
+        cascaded = exchange.calls[0].role == "drafter" and not undrafted
+        # Who names a model has chosen its price.
+        compared = self.models.model(call.role) if undrafted else self.models.verifier
         degraded = call.role == "drafter" and len(exchange.calls) > 1
         return Answer(
             content=call.completion.text,
             model_used=self.models.model(call.role).name,
             cost=exchange.cost,
             # Of a degraded answer: what the verifier's failure cost, for no answer at all.
-            baseline_cost=pricing.cost(self.models.verifier, exchange.calls[-1].usage),
+            baseline_cost=pricing.cost(compared, exchange.calls[-1].usage),
             latency_ms=_milliseconds_since(started),
             cascaded=cascaded,
             draft_accepted=call.role == "drafter" and not degraded if cascaded else None,
@@ -262,6 +294,8 @@ class Engine:
             usage=exchange.usage,
             decision=exchange.decision,
             tool_calls=call.completion.tool_calls,
+            tokens=call.completion.tokens,
+            logprobs=call.completion.logprobs,
             degraded=degraded,
         )
 

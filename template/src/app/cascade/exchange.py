@@ -106,11 +106,12 @@ class Exchange:
         call = Call(role)
         self.calls.append(call)
         began = time.perf_counter()
-        share = DRAFTER_SHARE if role == "drafter" else 1.0
+        shared = role == "drafter" and not self.query.undrafted
+        share = DRAFTER_SHARE if shared else 1.0
         end = self.started + self.deadline * share
         try:
             # The verifier's end is the query's own: the engine sees to it, and calls `late`.
-            async with asyncio.timeout_at(end if role == "drafter" else None):
+            async with asyncio.timeout_at(end if shared else None):
                 call.completion = await self._answer(call, end)
         except TimeoutError:
             raise self._late(call) from None
@@ -253,7 +254,8 @@ class Exchange:
 
     def _announce(self, role: Role) -> None:
         if not self.calls:
-            strategy = "cascade" if role == "drafter" else "direct"
+            drafts = role == "drafter" and not self.query.undrafted
+            strategy = "cascade" if drafts else "direct"
             self._emit(Event("routing", data={"strategy": strategy, "complexity": self.complexity}))
             return
         self.decide(accepted=False)
@@ -274,7 +276,8 @@ class Exchange:
 
     def _emit_chunk(self, role: Role, piece: str) -> None:
         model = self.targets[role].model
-        phase = "direct" if role == "verifier" and len(self.calls) == 1 else _PHASES[role]
+        alone = len(self.calls) == 1 and (role == "verifier" or self.query.undrafted)
+        phase = "direct" if alone else _PHASES[role]
         self._emit(
             Event("chunk", piece, {"model": model.name, "phase": phase, "provider": model.provider})
         )

@@ -44,6 +44,9 @@ class Query:
     max_tokens: int = 100
     temperature: float = 0.7
     force_direct: bool = False
+    """Ask the verifier at once."""
+    undrafted: bool = False
+    """Ask the drafter alone, and let nobody judge what it says."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """Further sampling fields (`top_p`, `stop`, `seed`, …), sent upstream as they are."""
     tools: tuple[dict[str, Json], ...] = ()
@@ -88,6 +91,31 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             self.estimated or other.estimated,
         )
+
+
+Vector = list[float] | str
+"""Numbers, or their bytes in base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Texts of which vectors are wanted."""
+
+    texts: tuple[str, ...]
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Further fields, sent upstream as they are."""
+    deadline: float | None = None
+    """As in `Query`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors, a text each. Money is in US dollars."""
+
+    model: str
+    vectors: tuple[Vector, ...]
+    usage: Usage
+    cost: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +178,9 @@ class Answer:
     usage: Usage
     decision: Decision | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    tokens: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    """As in `Completion`, of the model that answered."""
     degraded: bool = False
     """A rejected draft, sent because the verifier failed and `cascade.toml` prefers that."""
 

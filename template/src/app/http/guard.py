@@ -25,7 +25,7 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
     """A dependency that lets a request pass if its key has the role, or if none is needed.
 
     Who pays is then `request.state.account`, and `request.state.key_limit` the key's own requests
-    a minute, or None.
+    a minute, or None, and `request.state.key_role` its role, or None where none is needed.
 
     Raises:
         Problem: 401 without a valid key, 403 where the key's role is not enough, 503 while nobody
@@ -37,14 +37,14 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
     ) -> ApiKey | None:
-        request.state.key_limit = None
+        request.state.key_limit = request.state.key_role = None
         if is_open(request):
             return None
         key = _valid(request.app.state.keyring, bearer.credentials if bearer else header)
         if role == "admin" and key.role != "admin":
             raise Problem(403, "forbidden", "This needs a key with the role admin.")
         request.state.account = Account(key.name, key.budget)
-        request.state.key_limit = key.limit
+        request.state.key_limit, request.state.key_role = key.limit, key.role
         return key
 
     return check

@@ -4,7 +4,8 @@ It speaks the OpenAI chat API over real HTTP with two models: ``simulator-small`
 short plain questions and doubts itself at others; ``simulator-large`` is slower and always sure.
 What neither knows gets a placeholder that says so. The cascade in front of them is the real one: it
 accepts some drafts and rejects others, on the evidence that it would have from a real provider. The
-same request always gets the same answer, tokens, log-probabilities and usage.
+same request always gets the same answer, tokens, log-probabilities and usage. Tools are called and
+schemas filled with examples, where the question has a word of the tool or the client demands it.
 
 Trouble on request: write ``[[who:what]]`` into the last user message (it is removed from there).
 ``who`` is ``drafter`` (simulator-small), ``verifier`` (simulator-large) or ``both``; ``what`` is

@@ -69,13 +69,15 @@ def think(
     manner: str = "",
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
+    given: str | None = None,
 ) -> Thought:
     """Answer a prompt.
 
     `strong` is the large model, which knows more and is always sure of itself. A `manner` of
-    "poor" or "good" overrules what is known. The answer ends before the first text of `stop`.
+    "poor" or "good" overrules what is known; `given` overrules both. The answer ends before the
+    first text of `stop`.
     """
-    text, sure = _answer(prompt, strong, manner)
+    text, sure = _answer(prompt, strong, manner) if given is None else (given, True)
     ends = [text.find(mark) for mark in stop if mark and mark in text]
     texts = _TOKEN.findall(text[: min(ends, default=None)])
     kept = texts[:max_tokens]

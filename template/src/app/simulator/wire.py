@@ -15,7 +15,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
+from app.simulator import shapes
 from app.simulator.mind import Thought, Token, count_tokens, think
+from app.simulator.shapes import Call
 
 SMALL = "simulator-small"
 LARGE = "simulator-large"
@@ -101,6 +103,9 @@ class _ChatRequest(BaseModel):
     stream_options: _StreamOptions | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
 
     @property
     def question(self) -> str:
@@ -120,6 +125,24 @@ class _Reply:
     each: float
     head: dict[str, Any]
     """The fields that all objects of one answer share."""
+    call: Call | None = None
+    """Instead of a text."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        if self.call is None:
+            return []
+        function = {"name": self.call.name, "arguments": self.call.arguments}
+        return [{"id": f"call_{self.head['id'][-8:]}", "type": "function", "function": function}]
+
+    @property
+    def spoken(self) -> tuple[Token, ...]:
+        """The tokens that are text."""
+        return () if self.call else self.thought.tokens
+
+    @property
+    def finish_reason(self) -> str:
+        return "tool_calls" if self.call else self.thought.finish_reason
 
     @property
     def usage(self) -> dict[str, int]:
@@ -181,12 +204,14 @@ def create_simulator(config: SimulatorConfig | None = None) -> FastAPI:
 
 def _prepare(request: _ChatRequest, scale: float) -> _Reply:
     prompt, fault, manner = _read_directives(request.question, _ROLES[request.model])
+    call, given = _shaped(request, prompt) if manner != "poor" else (None, None)
     thought = think(
         prompt,
         strong=request.model == LARGE,
         manner=manner,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=request.stop,
+        given=given,
     )
     if fault == "empty":
         thought = Thought((), "stop")
@@ -199,7 +224,16 @@ def _prepare(request: _ChatRequest, scale: float) -> _Reply:
         "created": int(time.time()),
         "model": request.model,
     }
-    return _Reply(request, thought, fault, first, each, head)
+    return _Reply(request, thought, fault, first, each, head, call if fault != "empty" else None)
+
+
+def _shaped(request: _ChatRequest, prompt: str) -> tuple[Call | None, str | None]:
+    """A call, or the text of an answer that is not prose."""
+    last = request.messages[-1]
+    if last.role == "tool":
+        return None, f"The tool says: {last.text}"
+    call = shapes.call(request.tools or [], request.tool_choice, prompt)
+    return call, call.arguments if call else shapes.structured(request.response_format, prompt)
 
 
 def _read_directives(prompt: str, role: str) -> tuple[str, str, str]:
@@ -226,11 +260,13 @@ async def _answer(reply: _Reply, http: Request) -> Response:
     await _wait(http, reply.first + reply.each * len(thought.tokens))
     if fault == "html":
         return HTMLResponse("<!doctype html><title>Welcome</title><h1>It works!</h1>")
-    message = {"role": "assistant", "content": thought.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": thought.text, "refusal": None}
+    if reply.call:
+        message |= {"content": None, "tool_calls": reply.tool_calls}
     body = {
         **reply.head,
         "object": "chat.completion",
-        "choices": reply.choices({"message": message}, thought.tokens, thought.finish_reason),
+        "choices": reply.choices({"message": message}, reply.spoken, reply.finish_reason),
     }
     if fault != "nousage":
         body["usage"] = reply.usage
@@ -271,7 +307,7 @@ async def _events(reply: _Reply) -> AsyncIterator[str]:
         head["usage"] = None
 
     def chunk(
-        delta: dict[str, str], tokens: Sequence[Token] = (), finish: str | None = None
+        delta: dict[str, Any], tokens: Sequence[Token] = (), finish: str | None = None
     ) -> str:
         return json.dumps({**head, "choices": reply.choices({"delta": delta}, tokens, finish)})
 
@@ -281,12 +317,19 @@ async def _events(reply: _Reply) -> AsyncIterator[str]:
         return
     yield chunk({"role": "assistant", "content": ""})
     cut = _CUT_AFTER_TOKENS if reply.fault == "cut" else None
-    for token in reply.thought.tokens[:cut]:
+    if reply.call:
+        (call,) = reply.tool_calls
+        begun = {**call, "function": {**call["function"], "arguments": ""}}
+        yield chunk({"tool_calls": [{"index": 0, **begun}]})
+        for token in reply.thought.tokens[:cut]:
+            await asyncio.sleep(reply.each)
+            yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": token.text}}]})
+    for token in reply.spoken[:cut]:
         await asyncio.sleep(reply.each)
         yield chunk({"content": token.text}, [token])
     if cut:
         return
-    yield chunk({}, finish=reply.thought.finish_reason)
+    yield chunk({}, finish=reply.finish_reason)
     if "usage" in head and reply.fault != "nousage":
         yield json.dumps({**head, "choices": [], "usage": reply.usage})
     yield "[DONE]"

@@ -1,0 +1,88 @@
+"""Errors in OpenAI's shape, whichever dependency raised them."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from app.cascade.errors import CascadeError
+from app.cascade.types import Json
+from app.http.problems import (
+    DOCUMENTED,
+    MEDIA_TYPE,
+    Problem,
+    from_cascade,
+    from_http,
+    invalid,
+    responses,
+)
+from app.http.strict import StrictRoute
+
+
+class OpenAIRoute(StrictRoute):
+    """Answers errors in OpenAI's shape, whichever dependency raised them."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_errors(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as failure:
+                return _error(invalid(_by_position(failure)), status=400)
+            except HTTPException as failure:
+                return _error(from_http(failure), 400 if failure.status_code == 422 else None)
+            except (Problem, CascadeError) as failure:
+                return _error(from_cascade(failure))
+
+        return handle_errors
+
+
+def _by_position(failure: RequestValidationError) -> RequestValidationError:
+    """A turn is named by its place alone; pydantic names its role as well."""
+    return RequestValidationError(
+        [
+            {**error, "loc": (*where[:3], *where[4:]) if where[1:2] == ("messages",) else where}
+            for error in failure.errors()
+            for where in [tuple(error["loc"])]
+        ]
+    )
+
+
+class _ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error, as OpenAI's API reference defines it."""
+
+    error: _ErrorDetail
+
+
+def documented() -> dict[int | str, dict[str, Any]]:
+    """Errors of these routes; and the service's own, of requests that reach no route."""
+    found = responses(ErrorBody)
+    for response in found.values():
+        response["content"] = {MEDIA_TYPE: DOCUMENTED}
+    return found
+
+
+def _error(problem: Problem, status: int | None = None) -> JSONResponse:
+    return JSONResponse(
+        error_body(problem), status or problem.status, headers=dict(problem.headers)
+    )
+
+
+def error_body(problem: Problem) -> dict[str, Json]:
+    """A problem as OpenAI's clients read it."""
+    kind = "invalid_request_error" if problem.status < 500 else "api_error"
+    param = problem.errors[0].field if problem.errors else None
+    found = _ErrorDetail(message=problem.detail, type=kind, param=param, code=problem.error)
+    return {"error": found.model_dump()}
