@@ -250,6 +250,23 @@ def test_the_verifier_can_be_asked_at_once_and_text_be_held_back(open_page: Open
     expect(page.locator("dl")).to_contain_text("Cut off")
 
 
+def test_a_draft_that_comes_back_replaces_the_verifier(
+    open_page: Open, project: Path, tmp_path: Path
+) -> None:
+    text = (project / "cascade.toml").read_text(encoding="utf-8")
+    lenient = tmp_path / "cascade.toml"
+    wanted = 'on_verifier_failure = "draft"'
+    lenient.write_text(re.sub("(?m)^on_verifier_failure.*$", wanted, text), encoding="utf-8")
+    seen = open_page(CASCADE_FILE=str(lenient))
+    seen.ask("[[drafter:poor]] [[verifier:cut]] What is AI?")
+    seen.ends("rejected")
+    page = seen.page
+    expect(page.locator(".outcome b")).to_have_text("Rejected draft kept")
+    states = page.locator(".step .state")
+    expect(states).to_have_text(["withdrawn", "withdrawn", "rejected, but all there is"])
+    expect(page.locator(".step.draft .text").last).to_contain_text("not sure")
+
+
 def test_the_session_is_added_up_and_kept_in_a_list(open_page: Open) -> None:
     seen = open_page()
     page = seen.page

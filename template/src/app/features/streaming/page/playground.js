@@ -14,7 +14,7 @@ const [keyDialog, keyInput, keyKeep] = ["key-dialog", "key", "key-keep"].map(fin
 const models = { drafter: "drafter", verifier: "verifier" };
 const exchanges = [];
 let running = null;
-let key = sessionStorage.getItem(KEY) ?? "";
+let key = kept() ?? "";
 /** What to ask again once there is a key. */
 let pending = "";
 
@@ -181,18 +181,35 @@ function openKey(why = "", question = "") {
   pending = question;
   find("key-why").textContent = why;
   keyInput.value = key;
-  keyKeep.checked = sessionStorage.getItem(KEY) !== null;
-  keyDialog.showModal();
+  keyKeep.checked = kept() !== null;
+  if (!keyDialog.open) keyDialog.showModal();
   keyInput.select();
 }
 
 function useKey(given) {
   key = given;
-  if (given && keyKeep.checked) sessionStorage.setItem(KEY, given);
-  else sessionStorage.removeItem(KEY);
+  keep(given && keyKeep.checked ? given : null);
   keyInput.value = "";
   showKey();
   keyDialog.close();
+}
+
+function kept() {
+  try {
+    return sessionStorage.getItem(KEY);
+  } catch {
+    // The browser is told to store nothing.
+    return null;
+  }
+}
+
+function keep(given) {
+  try {
+    if (given) sessionStorage.setItem(KEY, given);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // The same: the key lasts as long as the page.
+  }
 }
 
 function showKey() {

@@ -37,18 +37,23 @@ export async function* ask(body, key, signal) {
 
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  while (true) {
-    const { value, done } = await orFailure(reader.read(), BROKEN, signal);
-    if (done) throw new Failure(BROKEN);
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    // The service writes each event as one line; the others are comments and separators.
-    for (const line of lines.filter((each) => each.startsWith("data: "))) {
-      const event = JSON.parse(line.slice("data: ".length));
-      if (event.type === "error") throw new Failure(event.data);
-      yield event;
-      if (event.type === "complete") return;
+  try {
+    while (true) {
+      const { value, done } = await orFailure(reader.read(), BROKEN, signal);
+      if (done) throw new Failure(BROKEN);
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      // The service writes each event as one line; the others are comments and separators.
+      for (const line of lines.filter((each) => each.startsWith("data: "))) {
+        const event = JSON.parse(line.slice("data: ".length));
+        if (event.type === "error") throw new Failure(event.data);
+        yield event;
+        if (event.type === "complete") return;
+      }
     }
+  } finally {
+    // Whatever has ended the reading, nobody shall go on writing.
+    reader.cancel().catch(() => {});
   }
 }
 
