@@ -208,7 +208,8 @@ export class Exchange {
     this.#text.data = result.content;
     let outcome = "direct";
     if (result.cascaded) outcome = result.draft_accepted ? "accepted" : "rejected";
-    this.#end(outcome, result.degraded ? "rejected, but all there is" : "the answer", "stands");
+    if (result.degraded) this.#end(outcome, "rejected, but all there is", "kept");
+    else this.#end(outcome, "the answer", "stands");
     const { usage, finish_reason: finish } = result;
     this.#fact("Time", time(result.latency_ms));
     this.#fact("Tokens", `${usage.input_tokens} in, ${usage.output_tokens} out`);
@@ -257,7 +258,8 @@ export class Exchange {
     const show = () => {
       const left = Math.ceil((end - performance.now()) / 1000);
       button.disabled = left > 0;
-      button.textContent = left > 0 ? `${ASK_AGAIN} in ${time(left * 1000)}` : ASK_AGAIN;
+      const wait = left < 60 ? `${left} s` : time(left * 1000);
+      button.textContent = left > 0 ? `${ASK_AGAIN} in ${wait}` : ASK_AGAIN;
       if (left > 0) return;
       clearInterval(timer);
       this.say("You can ask again.");
