@@ -1,6 +1,8 @@
 """`/playground`: what the page is made of, and what it may do."""
 
 import re
+import shutil
+from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 from app.about import About
 from app.cascade.errors import ConfigurationError
 from app.features import streaming
+from app.features.streaming import playground
 from app.http import keys
 from tests.conftest import Serve
 
@@ -95,8 +98,19 @@ def test_the_page_names_the_service_and_its_name_is_no_markup(
     assert "<b>R" not in page
 
 
+def test_what_a_file_manager_leaves_is_not_served(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(playground.FOLDER, tmp_path / "page")
+    (tmp_path / "page" / ".DS_Store").write_bytes(b"x")
+    monkeypatch.setattr(playground, "FOLDER", tmp_path / "page")
+    client = serve()
+    assert client.get(PATH).status_code == 200
+    assert client.get(f"{PATH}/.DS_Store").status_code == 404
+
+
 @pytest.mark.parametrize(
-    ("playground", "environment", "status"),
+    ("wanted", "environment", "status"),
     [
         ("", "development", 200),
         ("", "production", 404),
@@ -107,11 +121,11 @@ def test_the_page_names_the_service_and_its_name_is_no_markup(
 def test_production_serves_it_only_if_told_to(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
-    playground: str,
+    wanted: str,
     environment: str,
     status: int,
 ) -> None:
-    monkeypatch.setenv("PLAYGROUND", playground)
+    monkeypatch.setenv("PLAYGROUND", wanted)
     _, entry = keys.create("ann", "use")
     client = serve(api_keys=entry, environment=environment)
     for path in (PATH, f"{PATH}/playground.js"):

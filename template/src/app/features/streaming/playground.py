@@ -40,13 +40,16 @@ def router(service: str) -> APIRouter:
     """The page and what it loads, read once; the page names the service."""
     made = APIRouter()
     for file in FOLDER.iterdir():
+        media_type = MEDIA_TYPES.get(file.suffix)
+        if media_type is None:
+            # What an editor or a file manager leaves is no part of the page.
+            continue
         content = file.read_bytes()
         path = f"/playground/{file.name}"
         if file.name == PAGE:
             content = content.replace(b"{service}", html.escape(service).encode())
             path = "/playground"
-        endpoint = _answering(content, MEDIA_TYPES[file.suffix])
-        made.add_route(path, endpoint, include_in_schema=False)
+        made.add_route(path, _answering(content, media_type), include_in_schema=False)
     return made
 
 
