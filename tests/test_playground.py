@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,9 +34,8 @@ DESKTOP, PHONE, NARROW = (1280, 820), (390, 844), (320, 640)
 LOOKS: dict[str, tuple[Literal["light", "dark"], tuple[int, int]]] = {
     "light": ("light", DESKTOP),
     "dark": ("dark", DESKTOP),
-    "phone": ("light", PHONE),
+    "phone": ("dark", PHONE),
 }
-
 USUAL = {
     "LEDGER_URL": "memory://",
     "RATE_LIMIT": "1000",
@@ -59,31 +58,21 @@ def project(plain: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def start(project: Path) -> Iterator[Start]:
     """Starts the service with some variables; the same ones give the same service."""
-    with _many(project) as starting:
-        yield starting
+    opened: dict[tuple[tuple[str, str], ...], Service] = {}
+    with ExitStack() as stack:
 
+        def start(**variables: str) -> Service:
+            named = tuple(sorted(variables.items()))
+            if named not in opened:
+                command = (project / ".venv/bin/my-cascade", "serve", "--port", "0")
+                folder = project.parent / f"run-{len(opened)}"
+                folder.mkdir()
+                shutil.copy(project / "cascade.toml", folder)
+                env = {**USUAL, **variables}
+                opened[named] = stack.enter_context(serving(*command, cwd=folder, env=env))
+            return opened[named]
 
-@contextmanager
-def _many(project: Path) -> Iterator[Start]:
-    opened: dict[tuple[tuple[str, str], ...], Any] = {}
-
-    def start(**variables: str) -> Service:
-        named = tuple(sorted(variables.items()))
-        if named not in opened:
-            command = (project / ".venv/bin/my-cascade", "serve", "--port", "0")
-            folder = project.parent / f"run-{len(opened)}"
-            folder.mkdir()
-            shutil.copy(project / "cascade.toml", folder)
-            manager = serving(*command, cwd=folder, env={**USUAL, **variables})
-            opened[named] = (manager, manager.__enter__())
-        service: Service = opened[named][1]
-        return service
-
-    try:
         yield start
-    finally:
-        for manager, _ in opened.values():
-            manager.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
