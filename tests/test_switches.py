@@ -13,7 +13,10 @@ from tests.variants import FULLEST, LEANEST, SWITCHES, VARIANTS, belongs, manife
 from tests.workshop import DEPLOYING, Extent, files
 
 WORDS = {
-    "streaming": ["/api/query/stream", r"features[/.]streaming", r"docs/streaming", "StreamEvent"],
+    "streaming": [
+        *("/api/query/stream", r"features[/.]streaming", "docs/streaming"),
+        *("StreamEvent", "playground"),
+    ],
     "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape", "grafana", "runbook"],
     "rate_limit": [r"\brate[_ -]limit\b", "slowapi"],
     "docker": ["docker", r"compose\.yaml", "buildkit"],
