@@ -19,8 +19,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.drive import ACCEPTED, REJECTED, SLOW, wait_for
-from tests.processes import Service, run, serving
+from tests.drive import ACCEPTED, REJECTED, SLOW
+from tests.processes import Service, run, serving, wait_for
 from tests.variants import ROOT
 from tests.workshop import Workshop, rendered
 
