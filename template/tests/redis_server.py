@@ -32,13 +32,22 @@ class RedisServer:
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._number = 0
         self._command = [command, "--bind", "127.0.0.1", "--port", str(self.port)]
         self._command += ["--save", "", "--appendonly", "yes", "--dir", str(folder)]
         # Written before it is answered, which a crash of the process leaves; no disk is waited for.
         self._command += ["--appendfsync", "no"]
+        self._command += ["--databases", "4096"]
+        self._connect()
+
+    @property
+    def url(self) -> str:
+        """Of the database that is in use now."""
+        return f"redis://127.0.0.1:{self.port}/{self._number}"
+
+    def _connect(self) -> None:
         patience = Retry(ConstantBackoff(0.01), 500)
-        self._client = Redis(port=self.port, socket_timeout=5, retry=patience)
+        self._client = Redis(port=self.port, db=self._number, socket_timeout=5, retry=patience)
 
     def __enter__(self) -> Self:
         self.start()
@@ -73,8 +82,10 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def forget_everything(self) -> None:
-        """Empty it."""
-        self._client.flushall()
+        """Go on with an empty database: a service of an earlier test may still write to its own."""
+        self._client.close()
+        self._number += 1
+        self._connect()
 
     def forget_scripts(self) -> None:
         """As after a restart."""
