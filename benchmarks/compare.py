@@ -393,7 +393,7 @@ def spread(ratios: Sequence[float]) -> tuple[float, float]:
 
 
 def row(line: Line, samples: Samples, ours: str) -> str | None:
-    if (line.workload, ours) not in samples:
+    if (line.workload, ours) not in samples or (line.workload, line.against) not in samples:
         return None
     ratios, mine, theirs = compared(line, samples, ours)
     by_cpu = ""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,11 +206,21 @@ READINESS = {"litellm": "/health/readiness", "gateway": "/health", "raw": "/", "
 
 
 @contextlib.contextmanager
-def running(contender: Contender, upstream: int, folder: Path, redis: str = "") -> Iterator[Server]:
-    """Start it in that folder, where its log is too, and stop it in the end."""
+def running(
+    contender: Contender,
+    upstream: int,
+    folder: Path,
+    redis: str = "",
+    instead: Sequence[str] = (),
+) -> Iterator[Server]:
+    """Start it in that folder, where its log is too, and stop it in the end.
+
+    `instead` takes the place of its program, with the same arguments.
+    """
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     command, more = how(contender, port, upstream, folder, redis)
+    command = [*instead, *command[1:]] if instead else command
     # What the machine's environment would say to some and not to others is told to nobody.
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "UPSTREAM_PORT": str(upstream)} | more
     with (folder / "log").open("wb") as log:
@@ -337,10 +347,14 @@ SENTENCES = (
 )
 
 
+OTHER = "zzzzzzz"
+"""Of each request another word: nobody can answer from what was asked before."""
+
+
 def prompt(chars: int, poor: bool) -> str:
     """A question of that length, with ordinary text behind it; a `poor` one gets a poor draft."""
     text = "poor: " if poor else ""
-    text += "What is machine learning and how is it used in practice? Please explain it in short."
+    text += f"What is machine learning and how is it used in practice? I am {OTHER}."
     number = 0
     while len(text) < chars:
         text += f" {SENTENCES[number % len(SENTENCES)]}"
@@ -366,4 +380,4 @@ def request(
         if stream:
             body["stream"] = True
         path = "/v1/chat/completions"
-    return {"path": path, "headers": dict(contender.headers), "body": json.dumps(body)}
+    return {"path": path, "headers": dict(contender.headers), "body": json.dumps(body), "other": OTHER}

@@ -3,7 +3,7 @@
     python benchmarks/load.py < JOB
 
 JOB is JSON: `port`, `path`, `headers` and `body` of the request, `expected`, a text that each
-answer must hold, and what to do:
+answer must hold, `other`, a word in place of which each request has one of its own, and what to do:
 
     {"mode": "closed", "connections", "seconds", "warm"}   each connection asks once it is answered
     {"mode": "count", "connections", "requests"}           the same, until so many are answered
@@ -46,7 +46,7 @@ class Client(asyncio.Protocol):
         self.marked = 0.0
         self.length = -1  # unknown
         self.parts: list[bytes] = []
-        self.transport.write(self.load.request)
+        self.transport.write(self.load.new_request())
 
     def data_received(self, data: bytes) -> None:
         marks = data.count(MARK)
@@ -102,7 +102,10 @@ class Load:
         ]
         if not body:
             lines = [lines[0].replace("POST", "GET"), lines[1], *lines[4:]]
-        self.request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        self.before, _, self.after = request.partition(job["other"].encode())
+        self.number = 0
+        self.letters = len(job["other"])
         self.expected = job["expected"].encode()
         self.mode = job["mode"]
         self.latencies: list[float] = []
@@ -116,6 +119,15 @@ class Load:
         self.stopping = False
         self.all_done = asyncio.Event()
         self.opening: set[asyncio.Task[None]] = set()
+
+    def new_request(self) -> bytes:
+        """The request with a word of its own, of as many letters."""
+        self.number = left = self.number + 7
+        word = bytearray()
+        for _ in range(self.letters):
+            left, letter = divmod(left, 26)
+            word.append(97 + letter)
+        return b"%s%s%s" % (self.before, word, self.after)
 
     def connected(self, client: Client) -> None:
         if self.mode == "open":

@@ -21,6 +21,7 @@ from cascadeflow.telemetry.collector import MetricsCollector
 
 from app.cascade import view
 from app.cascade.config import ActiveCascade
+from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
 from app.cascade.linear import PatternSets, linearize
 from app.cascade.provider import CascadeProvider
@@ -96,9 +97,11 @@ _HALLUCINATIONS = PatternSets(
 
 
 class _Validator(QualityValidator):
-    def __init__(self, config: QualityConfig) -> None:
+    def __init__(self, config: QualityConfig, difficulty: Difficulty, alignment: Alignment) -> None:
         super().__init__(config)
         self.analyzer = _Analyzer()
+        self.difficulty_estimator = difficulty
+        self.alignment_scorer = alignment
 
     def validate(
         self,
@@ -155,7 +158,8 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
         ],
         quality_config=quality,
     )
-    provider = CascadeProvider(models)
+    difficulty, alignment = Difficulty(), Alignment()
+    provider = CascadeProvider(models, difficulty, alignment)
     agent.model_providers = {"drafter": provider, "verifier": provider}
     agent.complexity_detector = _Detector()
     agent.telemetry = _NoTelemetry()
@@ -163,7 +167,7 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
     agent.tool_router.stats["models_after_filter"] = deque(maxlen=0)
     agent.cascade.model_providers = agent.model_providers
-    agent.cascade.quality_validator = _Validator(quality)
+    agent.cascade.quality_validator = _Validator(quality, difficulty, alignment)
     agent.cascade.tool_quality_validator = _ToolValidator()
     thresholds = AdaptiveThreshold if models.adaptive else _FixedThresholds
     agent.cascade.adaptive_threshold = thresholds(dict(quality.confidence_thresholds))

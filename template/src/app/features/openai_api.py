@@ -332,7 +332,7 @@ async def get_model(
     return _model(name)
 
 
-def chat_query(
+async def chat_query(
     body: ChatRequest, engine: TheEngine, settings: TheSettings, deadline: TheDeadline = None
 ) -> Query:
     """The query in a chat request."""
