@@ -380,4 +380,9 @@ def request(
         if stream:
             body["stream"] = True
         path = "/v1/chat/completions"
-    return {"path": path, "headers": dict(contender.headers), "body": json.dumps(body), "other": OTHER}
+    return {
+        "path": path,
+        "headers": dict(contender.headers),
+        "body": json.dumps(body),
+        "other": OTHER,
+    }
