@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
-from cascadeflow.quality.query_difficulty import DifficultyAnalysis, QueryDifficultyEstimator
+from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 
 from app.cascade.linear import PatternSets
 
@@ -32,7 +32,7 @@ class Difficulty(QueryDifficultyEstimator):
         self._sets = PatternSets([each for phrases in self._kinds.values() for each in phrases])
         self._estimate = lru_cache(KEPT)(super().estimate)
 
-    def estimate(self, query: str, verbose: bool = False) -> float | DifficultyAnalysis:
+    def estimate(self, query: str, verbose: bool = False) -> float:
         return self._estimate(query, verbose)
 
     def _analyze_question_type_calibrated(self, query_lower: str) -> float:
@@ -56,3 +56,18 @@ class Alignment(QueryResponseAlignmentScorer):
         analysis = self._analyze(query, response, query_difficulty, True)
         score: float = analysis if verbose else analysis.alignment_score
         return score
+
+    def _extract_keywords(self, text: str) -> set[str]:
+        """A word counts once, wherever it stands; most are neither numbers nor punctuated."""
+        words = set(text.lower().split()) - self.stopwords
+        plain = {word for word in words if len(word) > 2 and word.isalpha()}
+        return plain | super()._extract_keywords(" ".join(words - plain))
+
+    def _analyze_important_words(self, query: str, response: str) -> float:
+        """Short words in lower case, without a digit, are never important."""
+        words = [
+            word
+            for word in query.split()
+            if len(word) > 8 or not (word.islower() and word.isalpha())
+        ]
+        return super()._analyze_important_words(" ".join(words), response)

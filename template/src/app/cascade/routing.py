@@ -62,7 +62,9 @@ class Router:
 class _Detector(ComplexityDetector):
     def __init__(self) -> None:
         super().__init__()
-        linearize(self)
+        self._narrow = linearize(self)
+        # With a space or a hyphen it is looked for as a pattern.
+        self._words = {term for term in self.all_technical_terms if not {*term} & {*" -"}}
 
     def detect(
         self, query: str, context: dict[str, object] | None = None, return_metadata: bool = False
@@ -70,13 +72,23 @@ class _Detector(ComplexityDetector):
         exchange = CURRENT.get()
         messages = exchange.query.messages
         whole = messages[0].content if len(messages) == 1 else query
-        found = super().detect(whole[: view.DETECTED_CHARS], context, return_metadata)
+        text = whole[: view.DETECTED_CHARS]
+        lower = text.lower()
+        # The forms in which it is searched.
+        self._narrow({text, lower, lower.strip()})
+        found = super().detect(text, context, return_metadata)
         exchange.complexity = found[0].value
         return found
 
+    def _detect_technical_terms(self, query_lower: str) -> tuple[list[str], dict[str, float]]:
+        self.all_technical_terms = self._words.intersection(query_lower.split())
+        return super()._detect_technical_terms(query_lower)
+
     def _detect_math_notation(self, query: str) -> list[str]:
         """Each symbol once: cascadeflow looks every single one up in the list of those found."""
-        symbols = "".join(char for char in set(query) if not char.isascii())
+        symbols = ""
+        if not query.isascii():
+            symbols = "".join(char for char in set(query) if not char.isascii())
         latex = (found for each in self.compiled_latex_patterns for found in each.findall(query))
         return list({*super()._detect_math_notation(symbols), *latex})
 
