@@ -6,13 +6,11 @@ import sys
 from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
-from rich.text import Text
 
 from app import cli_keys, runtime, simulator
 from app.about import about
@@ -27,6 +25,9 @@ from app.main import create_app
 from app.settings import Settings, load_settings
 from app.terminal import explained, fail
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
 usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")
@@ -37,11 +38,6 @@ ME = Account("command-line")
 """Who pays for what is asked here."""
 Host = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on.")]
-
-
-def main() -> None:
-    """The console script."""
-    cli()
 
 
 @cli.command()
@@ -161,6 +157,9 @@ async def _export(
 
 
 async def _ask(settings: Settings, query: Query) -> None:
+    # A service starts without it.
+    from rich.console import Console
+
     logs.configure("ERROR")
     models = runtime.configure(settings)
     ledger = opening.choose(settings)
@@ -176,7 +175,9 @@ async def _ask(settings: Settings, query: Query) -> None:
             _show(console, event)
 
 
-def _show(console: Console, event: Event) -> None:
+def _show(console: "Console", event: Event) -> None:
+    from rich.text import Text
+
     match event.type:
         case "chunk":
             style = "cyan" if event.data["phase"] == "draft" else ""
