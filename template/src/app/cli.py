@@ -12,7 +12,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 
-from app import cli_keys, runtime, simulator
+from app import cli_keys, runtime
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
@@ -114,6 +114,8 @@ def check() -> None:
 @cli.command()
 def simulate(host: Host = "127.0.0.1", port: Port = 8001) -> None:
     """Run the simulator alone: an OpenAI-compatible server with two models that know little."""
+    from app import simulator
+
     logs.configure("INFO")
     uvicorn.run(
         simulator.create_simulator(), host=host, port=port, log_config=None, access_log=False
