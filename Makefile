@@ -2,7 +2,7 @@
 # or docker.
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-feature test-variant test-updates test-rest lint types format snapshots mutants \
-  constraints release clean
+  constraints release benchmark clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -66,6 +66,9 @@ constraints: .venv/installed ## pin the newest versions of the tools, in constra
 
 release: .venv/installed ## record what VERSION is rendered from, in releases/
 	@.venv/bin/python hooks/release.py "$$VERSION"
+
+benchmark: .venv/installed ## how fast the service is beside others; ARGS as benchmarks/README.md has them
+	@.venv/bin/python benchmarks/compare.py $(ARGS)
 
 clean: ## remove what was made here
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

@@ -11,31 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import cascade
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 TEMPLATE = Path(__file__).parents[1] / "template"
-CASCADE = """
-[cascade]
-drafter = "small"
-verifier = "large"
-[simulator]
-drafter = "none"
-verifier = "none"
-[models.none]
-provider = "simulator"
-input_price = 0
-output_price = 0
-context = 1
-"""
-MODEL = """
-[models.{name}]
-provider = "openai"
-endpoint = "{endpoint}"
-input_price = 0.15
-output_price = 0.60
-context = {context}
-"""
 
 
 @asynccontextmanager
@@ -63,11 +43,7 @@ async def service(
         port = free.getsockname()[1]
         free.close()
         file = Path(folder) / "cascade.toml"
-        models = (
-            MODEL.format(name=name, endpoint=endpoint, context=context)
-            for name in ("small", "large")
-        )
-        file.write_text(CASCADE + "".join(models), encoding="utf-8")
+        file.write_text(cascade.toml(endpoint, context), encoding="utf-8")
         own = directory / ".venv" / "bin" / "python"
         process = await asyncio.create_subprocess_exec(
             str(own if own.exists() else sys.executable),

@@ -119,7 +119,7 @@ def check_metadata(project: Path, answers: Mapping[str, Any]) -> None:
     """The project's metadata says exactly what was typed."""
     told = toml(project / "pyproject.toml")["project"]
     slug = answers.get("project_slug", told["name"])
-    assert (told["name"], told["scripts"]) == (slug, {slug: "app.cli:main"})
+    assert (told["name"], told["scripts"]) == (slug, {slug: "app.__main__:main"})
     assert told["description"] == answers.get("description", told["description"])
     author = answers.get("author", f"The {answers['project_name']} team")
     assert told["authors"] == [{"name": author}]

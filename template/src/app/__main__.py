@@ -1,6 +1,18 @@
-"""`python -m app`: the same commands as the installed console script."""
+"""`python -m app`, and the installed console script: the command line."""
 
-from app.cli import main
+import gc
+
+
+def main() -> None:
+    """Import the command line, and run it."""
+    # What is imported stays: to look through it for garbage again and again takes long.
+    gc.disable()
+    from app.cli import cli
+
+    gc.freeze()
+    gc.enable()
+    cli()
+
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ class About:
 def about() -> About:
     """Found by the console script, so that no name is written into the code."""
     for script in entry_points(group="console_scripts"):
-        if script.value == "app.cli:main" and script.dist:
+        if script.value == "app.__main__:main" and script.dist:
             found = script.dist.metadata.json
             name, version, summary = (found.get(key, "") for key in ("name", "version", "summary"))
             return About(str(name), str(version), str(summary))

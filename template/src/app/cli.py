@@ -6,15 +6,13 @@ import sys
 from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
-from rich.text import Text
 
-from app import cli_keys, cli_replay, runtime, simulator
+from app import cli_keys, cli_replay, runtime
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Answer, Event, Query, Role
@@ -27,6 +25,9 @@ from app.main import create_app
 from app.settings import Settings, load_settings
 from app.terminal import explained, fail
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
 cli.command()(cli_replay.replay)
@@ -38,11 +39,6 @@ ME = Account("command-line")
 """Who pays for what is asked here."""
 Host = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on.")]
-
-
-def main() -> None:
-    """The console script."""
-    cli()
 
 
 @cli.command()
@@ -119,6 +115,8 @@ def check() -> None:
 @cli.command()
 def simulate(host: Host = "127.0.0.1", port: Port = 8001) -> None:
     """Run the simulator alone: an OpenAI-compatible server with two models that know little."""
+    from app import simulator
+
     logs.configure("INFO")
     uvicorn.run(
         simulator.create_simulator(), host=host, port=port, log_config=None, access_log=False
@@ -162,6 +160,9 @@ async def _export(
 
 
 async def _ask(settings: Settings, query: Query) -> None:
+    # A service starts without it.
+    from rich.console import Console
+
     logs.configure("ERROR")
     models = runtime.configure(settings)
     ledger = opening.choose(settings)
@@ -177,7 +178,9 @@ async def _ask(settings: Settings, query: Query) -> None:
             _show(console, event)
 
 
-def _show(console: Console, event: Event) -> None:
+def _show(console: "Console", event: Event) -> None:
+    from rich.text import Text
+
     match event.type:
         case "chunk":
             style = "cyan" if event.data["phase"] == "draft" else ""

@@ -6,7 +6,6 @@ from contextlib import ExitStack, asynccontextmanager
 
 import aiohttp
 
-from app import simulator
 from app.cascade.config import ActiveCascade, Model, activate, load
 from app.cascade.engine import Engine, Observer
 from app.cascade.errors import ConfigurationError
@@ -50,6 +49,9 @@ async def upstreams(
     with ExitStack() as stack:
         simulated = ""
         if models.simulated:
+            # Real models start without it.
+            from app import simulator
+
             simulated = stack.enter_context(simulator.running())
             log.warning(
                 "the simulator answers: %s drafts, %s verifies; keys bring real models",

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
-from fastapi import routing
 
 from app.cascade.engine import Engine
+from app.features import streaming
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -365,7 +365,7 @@ def shown(events: list[dict[str, Any]]) -> str:
 def test_a_comment_keeps_the_connection_while_a_model_thinks(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "_PING_INTERVAL", 0.02)
+    monkeypatch.setattr(streaming, "PING_SECONDS", 0.02)
     body = {"query": "[[both:hang]] hi"}
     headers = {"X-Request-Deadline": "0.5"}
     with client.stream("POST", PATH, json=body, headers=headers) as response:

@@ -5,12 +5,13 @@ thousand characters can take seconds. RE2 answers for all of them at once and ca
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import re2
 
 FoundIn = Callable[[str], frozenset[re.Pattern[str]]]
+Narrow = Callable[[Iterable[str]], None]
 MAX_MEMORY = 256 * 2**20
 SETTINGS = re.IGNORECASE | re.MULTILINE | re.DOTALL
 
@@ -66,25 +67,54 @@ class _Answered:
     """A pattern whose `search` is answered by its set; all else is the pattern's own."""
 
     def __init__(self, pattern: re.Pattern[str], found_in: FoundIn) -> None:
-        self._pattern = pattern
+        self.compiled = pattern
         self._found_in = found_in
         self.findall = pattern.findall
         self.pattern = pattern.pattern
 
     def search(self, text: str) -> bool:
-        return self._pattern in self._found_in(text)
+        return self.compiled in self._found_in(text)
 
 
-def linearize(holder: object) -> None:
-    """Let sets answer for every compiled pattern among the attributes of an object."""
+def linearize(holder: object) -> Narrow:
+    """Let sets answer for every compiled pattern among the attributes of an object.
+
+    Returns what leaves of its lists only the patterns that occur in some texts: whoever searches
+    these texts for all of them, one after the other, finds the same and asks little.
+    """
     attributes = vars(holder)
     patterns = [pattern for value in attributes.values() for pattern in _patterns(value)]
     suited = [pattern for pattern in patterns if _suits(pattern)]
-    # The text and its lower-case form are asked for hundreds of times each, in turn.
-    found_in = lru_cache(maxsize=2)(PatternSets(suited).found_in)
+    # The text and its lower-case form are asked for many times each, in turn.
+    found_in = lru_cache(maxsize=4)(PatternSets(suited).found_in)
     answered = {pattern: _Answered(pattern, found_in) for pattern in suited}
     for name, value in attributes.items():
         setattr(holder, name, _replace(value, answered))
+    return _narrowing(holder, found_in)
+
+
+def _narrowing(holder: object, found_in: FoundIn) -> Narrow:
+    lists = {name: value for name, value in vars(holder).items() if isinstance(value, list)}
+    places: dict[re.Pattern[str], list[tuple[str, int]]] = {}
+    always: dict[str, list[int]] = {}
+    for name, items in lists.items():
+        for place, item in enumerate(items):
+            match item:
+                case (_Answered() as each) | (str(), (_Answered() as each)):
+                    places.setdefault(each.compiled, []).append((name, place))
+                case _:
+                    always.setdefault(name, []).append(place)
+    narrowed = {name for found in places.values() for name, _ in found}
+
+    def narrow(texts: Iterable[str]) -> None:
+        left = {name: always.get(name, [])[:] for name in narrowed}
+        for pattern in frozenset[re.Pattern[str]]().union(*map(found_in, texts)):
+            for name, place in places.get(pattern, ()):
+                left[name].append(place)
+        for name, kept in left.items():
+            setattr(holder, name, [lists[name][place] for place in sorted(kept)])
+
+    return narrow
 
 
 def _suits(pattern: re.Pattern[str]) -> bool:

@@ -13,6 +13,7 @@ from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 
 from app.cascade import view
 from app.cascade.config import ActiveCascade
+from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
 from app.cascade.types import Json, Role, ToolCall
 
@@ -23,11 +24,13 @@ IMPOSSIBLE, VANISHING, CERTAIN = -10_000.0, -700.0, 0.001
 class CascadeProvider:
     """Hands cascadeflow what the upstreams say, with confidence as its own providers compute it."""
 
-    def __init__(self, models: ActiveCascade) -> None:
+    def __init__(self, models: ActiveCascade, difficulty: Difficulty, alignment: Alignment) -> None:
         provider = models.drafter.provider
         self._estimator = ProductionConfidenceEstimator(
             "openai" if provider == "simulator" else provider
         )
+        self._estimator.query_estimator = difficulty
+        self._estimator.alignment_scorer = alignment
 
     async def complete(
         self, prompt: str, model: Role, temperature: float, **_: object

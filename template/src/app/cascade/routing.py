@@ -21,6 +21,7 @@ from cascadeflow.telemetry.collector import MetricsCollector
 
 from app.cascade import view
 from app.cascade.config import ActiveCascade
+from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
 from app.cascade.linear import PatternSets, linearize
 from app.cascade.provider import CascadeProvider
@@ -61,7 +62,9 @@ class Router:
 class _Detector(ComplexityDetector):
     def __init__(self) -> None:
         super().__init__()
-        linearize(self)
+        self._narrow = linearize(self)
+        # With a space or a hyphen it is looked for as a pattern.
+        self._words = {term for term in self.all_technical_terms if not {*term} & {*" -"}}
 
     def detect(
         self, query: str, context: dict[str, object] | None = None, return_metadata: bool = False
@@ -69,13 +72,23 @@ class _Detector(ComplexityDetector):
         exchange = CURRENT.get()
         messages = exchange.query.messages
         whole = messages[0].content if len(messages) == 1 else query
-        found = super().detect(whole[: view.DETECTED_CHARS], context, return_metadata)
+        text = whole[: view.DETECTED_CHARS]
+        lower = text.lower()
+        # The forms in which it is searched.
+        self._narrow({text, lower, lower.strip()})
+        found = super().detect(text, context, return_metadata)
         exchange.complexity = found[0].value
         return found
 
+    def _detect_technical_terms(self, query_lower: str) -> tuple[list[str], dict[str, float]]:
+        self.all_technical_terms = self._words.intersection(query_lower.split())
+        return super()._detect_technical_terms(query_lower)
+
     def _detect_math_notation(self, query: str) -> list[str]:
         """Each symbol once: cascadeflow looks every single one up in the list of those found."""
-        symbols = "".join(char for char in set(query) if not char.isascii())
+        symbols = ""
+        if not query.isascii():
+            symbols = "".join(char for char in set(query) if not char.isascii())
         latex = (found for each in self.compiled_latex_patterns for found in each.findall(query))
         return list({*super()._detect_math_notation(symbols), *latex})
 
@@ -96,9 +109,11 @@ _HALLUCINATIONS = PatternSets(
 
 
 class _Validator(QualityValidator):
-    def __init__(self, config: QualityConfig) -> None:
+    def __init__(self, config: QualityConfig, difficulty: Difficulty, alignment: Alignment) -> None:
         super().__init__(config)
         self.analyzer = _Analyzer()
+        self.difficulty_estimator = difficulty
+        self.alignment_scorer = alignment
 
     def validate(
         self,
@@ -155,7 +170,8 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
         ],
         quality_config=quality,
     )
-    provider = CascadeProvider(models)
+    difficulty, alignment = Difficulty(), Alignment()
+    provider = CascadeProvider(models, difficulty, alignment)
     agent.model_providers = {"drafter": provider, "verifier": provider}
     agent.complexity_detector = _Detector()
     agent.telemetry = _NoTelemetry()
@@ -163,7 +179,7 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
     agent.tool_router.stats["models_after_filter"] = deque(maxlen=0)
     agent.cascade.model_providers = agent.model_providers
-    agent.cascade.quality_validator = _Validator(quality)
+    agent.cascade.quality_validator = _Validator(quality, difficulty, alignment)
     agent.cascade.tool_quality_validator = _ToolValidator()
     thresholds = AdaptiveThreshold if models.adaptive else _FixedThresholds
     agent.cascade.adaptive_threshold = thresholds(dict(quality.confidence_thresholds))

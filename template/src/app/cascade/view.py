@@ -15,9 +15,10 @@ DETECTED_CHARS = 32_000
 """The complexity of a single question is told from this much of it: RE2 reads faster."""
 
 # Numbers, gaps and words of such a length are no language, and patterns walk them again and again.
+LONG = 64
 _RUNS = (
-    re.compile(r"(?<!\d)(\d{64})\d+"),
-    re.compile(r"(?<!\s)(\s{64})\s+"),
+    re.compile(rf"(?<!\d)(\d{{{LONG}}})\d+"),
+    re.compile(rf"(?<!\s)(\s{{{LONG}}})\s+"),
     re.compile(r"(?<!\w)(\w{256})\w+"),
 )
 
@@ -53,6 +54,9 @@ def of_answer(text: str) -> str:
 
 
 def _without_runs(text: str) -> str:
+    words = text.split()
+    if len(text) - len(" ".join(words)) < LONG and max(map(len, words), default=0) <= LONG:
+        return text
     for run in _RUNS:
         text = run.sub(r"\1", text)
     return text

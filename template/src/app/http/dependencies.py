@@ -1,4 +1,4 @@
-"""What routes ask FastAPI for."""
+"""What routes ask FastAPI for; `async`, since it runs every other function in a thread."""
 
 from typing import Annotated
 
@@ -11,12 +11,12 @@ from app.ledger import ANYONE, Account, Ledger
 from app.settings import Settings
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_engine(request: Request) -> Engine:
+async def get_engine(request: Request) -> Engine:
     """The engine.
 
     Raises:
@@ -28,7 +28,7 @@ def get_engine(request: Request) -> Engine:
     return engine
 
 
-def get_ready_engine(request: Request) -> Engine:
+async def get_ready_engine(request: Request) -> Engine:
     """The engine, if more queries should come here.
 
     Raises:
@@ -36,15 +36,15 @@ def get_ready_engine(request: Request) -> Engine:
     """
     if request.app.state.drain.begun:
         raise NotReady
-    return get_engine(request)
+    return await get_engine(request)
 
 
-def get_ledger(request: Request) -> Ledger:
+async def get_ledger(request: Request) -> Ledger:
     ledger: Ledger = request.app.state.ledger
     return ledger
 
 
-def get_account(request: Request) -> Account:
+async def get_account(request: Request) -> Account:
     """Who pays: the key that the guard of the API's routes has found, if there are keys."""
     account: Account = getattr(request.state, "account", ANYONE)
     return account

@@ -21,12 +21,12 @@ def to_query(request: QueryRequest, settings: Settings, deadline: float | None) 
     return request.to_query(deadline)
 
 
-def from_body(body: QueryBody, settings: TheSettings, deadline: TheDeadline = None) -> Query:
+async def from_body(body: QueryBody, settings: TheSettings, deadline: TheDeadline = None) -> Query:
     """The query in a JSON body."""
     return to_query(body, settings, deadline)
 
 
-def from_url(
+async def from_url(
     url: Annotated[QueryRequest, FromUrl()], settings: TheSettings, deadline: TheDeadline = None
 ) -> Query:
     """The query in the URL's parameters."""

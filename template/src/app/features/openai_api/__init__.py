@@ -81,7 +81,7 @@ async def get_model(
     return _model(name)
 
 
-def chat_query(
+async def chat_query(
     body: ChatRequest,
     engine: TheEngine,
     models: TheModels,

@@ -1,0 +1,570 @@
+"""How fast is the service beside what else there is? `make benchmark`, or see README.md here.
+
+    python benchmarks/compare.py [--quick] [--only PATTERN]… [--markdown FILE]
+
+Each round measures every contender once, one after the other; a ratio is taken within a round, and
+what is printed is the median of the rounds' ratios.
+"""
+
+import contextlib
+import fnmatch
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import contenders
+import typer
+from contenders import ALL, BUILD, HERE, Server
+
+NOISY = 0.15
+"""Of the median: a ratio whose middle half of rounds is further apart is not printed."""
+SERVICES = ("leanest", "fullest")
+OURS = (*SERVICES, "redis")
+Sample = dict[str, float]
+
+
+class WrongAnswer(Exception):
+    """A contender did not do what was asked of it."""
+
+
+# --- a session: the upstream, and whoever runs ----------------------------------------------------
+
+
+@dataclass
+class Session:
+    """The upstream and the contenders that have been started, all of them until the end."""
+
+    stack: contextlib.ExitStack
+    quick: bool
+    upstream: int = 0
+    redis: str = ""
+    servers: dict[str, Server] = field(default_factory=dict)
+
+    def server(self, name: str) -> Server:
+        if name not in self.servers:
+            server = self.stack.enter_context(self.starting(name))
+            self.servers[name] = server
+            self.set()
+            # What a contender does at its first requests only is nobody's measurement.
+            asked = contenders.request(ALL[name], 100)
+            self.load(server, asked, "", mode="count", connections=8, requests=100)
+        return self.servers[name]
+
+    def starting(self, name: str, folder: str = "") -> contextlib.AbstractContextManager[Server]:
+        where = BUILD / "run" / (folder or name)
+        return contenders.running(ALL[name], self.upstream, where, self.redis)
+
+    def set(self, **how: float) -> None:
+        """Tell the upstream how to behave."""
+        every = {"delay": 0.0, "cadence": 0.0, "pieces": 0.0} | how
+        get(self.upstream, "/set?" + "&".join(f"{name}={value}" for name, value in every.items()))
+
+    def counts(self) -> dict[str, float]:
+        return get(self.upstream, "/counts")
+
+    def load(
+        self, server: Server, asked: dict[str, object], expected: str, **job: object
+    ) -> Sample:
+        """Send it requests; what came of them, and the processor time they took."""
+        port = self.upstream if server.contender.name == "direct" else server.port
+        task = {"port": port, "expected": expected, **asked, **job}
+        command = [str(contenders.environment("tools") / "bin" / "python"), str(HERE / "load.py")]
+        before, whole = server.cpu(), self.counts()["cpu"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin  # noqa: S101
+            assert process.stdout  # noqa: S101
+            process.stdin.write(json.dumps(task).encode())
+            process.stdin.close()
+            found: dict[str, Any] = {}
+            after = before
+            for line in process.stdout:
+                match line.strip():
+                    case b"begin":
+                        before, whole = server.cpu(), self.counts()["cpu"]
+                    case b"end":
+                        after, found["upstream"] = server.cpu(), self.counts()["cpu"] - whole
+                    case other:
+                        found |= json.loads(other)
+        if after == before:
+            after = server.cpu()
+        if found.get("failed") and job["mode"] != "streams":
+            name = server.contender.name
+            raise WrongAnswer(f"{name}: {found['failed']} failed; {found['why'][:600]}")
+        sample = {
+            name: float(value) for name, value in found.items() if isinstance(value, int | float)
+        }
+        for name in ("latency", "first", "gap"):
+            sample |= {f"{name}_{which}": value for which, value in found[name].items()}
+        sample["rate"] = sample["requests"] / sample["seconds"]
+        sample["busy"] = (after - before) / sample["seconds"]
+        sample["cpu_ms"] = 1000 * (after - before) / max(1.0, sample["requests"])
+        return sample
+
+
+def get(port: int, path: str) -> dict[str, float]:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        f"http://127.0.0.1:{port}{path}", timeout=10
+    ) as answer:
+        found: dict[str, float] = json.load(answer)
+        return found
+
+
+# --- workloads ------------------------------------------------------------------------------------
+
+TEXTS = {"accepted": "patterns from data", "rejected": "In short,", "direct": "In short,"}
+"""What an answer must hold: the drafter's, or the verifier's."""
+
+
+def throughput(chars: int, kind: str, stream: bool, connections: int) -> "Measure":
+    """Requests answered while so many clients each wait for the answer before they ask again."""
+
+    def measure(session: Session, name: str) -> Sample:
+        contender = ALL[name]
+        session.set()
+        # A cascade without RE2 needs seconds for 32 long prompts: the first answers come late.
+        warm = {100: 0.5, 2000: 1.5}.get(chars, 7.0)
+        seconds = 1.5 if session.quick else 3.0
+        sample = session.load(
+            session.server(name),
+            contenders.request(contender, chars, kind, stream),
+            # One model alone is asked once, whatever it says.
+            "" if stream else TEXTS[kind] if contender.cascades else "",
+            mode="closed",
+            connections=connections,
+            seconds=seconds * (2 if chars > 2000 else 1),
+            warm=warm,
+        )
+        if contender.cascades:
+            check(session.counts(), kind, connections, name)
+        return sample
+
+    return measure
+
+
+def check(counts: dict[str, float], kind: str, connections: int, name: str) -> None:
+    """The models were asked as the verdict says; queries that are under way count one or none."""
+    small, large = counts["small"], counts["large"]
+    right = {
+        # cascadeflow's thresholds drift with its traffic, unless a service holds them.
+        "accepted": small > 0 and large < small / 50,
+        "direct": large > 0 and small == 0,
+        "rejected": large > 0 and abs(small - large) <= connections,
+    }
+    if not right[kind]:
+        raise WrongAnswer(f"{name}: {kind}, and small was asked {small:.0f}, large {large:.0f}")
+
+
+def latency(session: Session, name: str) -> Sample:
+    """What is added to an upstream that takes 50 ms, at 40 requests a second."""
+    session.set(delay=0.05)
+    sample = session.load(
+        session.server(name),
+        contenders.request(ALL[name], 100),
+        "",
+        mode="open",
+        rate=40,
+        seconds=3.0 if session.quick else 8.0,
+        warm=0.5,
+    )
+    return {
+        **sample,
+        "added_p50": sample["latency_p50"] - 50,
+        "added_p99": sample["latency_p99"] - 50,
+    }
+
+
+def first(session: Session, name: str) -> Sample:
+    """Time to the first token of streams that begin 20 a second; the model takes 20 ms."""
+    session.set(delay=0.02, cadence=0.01, pieces=10)
+    return session.load(
+        session.server(name),
+        contenders.request(ALL[name], 100, stream=True),
+        "",
+        mode="open",
+        rate=20,
+        seconds=3.0 if session.quick else 8.0,
+        warm=0.5,
+    )
+
+
+FEW = 30
+LEVELS = [round(20 * 1.2**step) for step in range(23)]
+GAP = 15.0
+"""Milliseconds: with a piece each 10 ms, 99 of 100 gaps must be below."""
+
+
+def streams(session: Session, name: str) -> Sample:
+    """The most streams, a piece each 10 ms, of which no gap in a hundred is over 15 ms."""
+    known: dict[str, int] = session.servers[name].__dict__.setdefault("held", {})
+    at = max(0, known.get("level", 3) - 2)
+    held = 0
+    # Of so many the processor time is known even where the machine is too busy for any gap to hold.
+    few = paced(session, name, FEW)
+    while at < len(LEVELS):
+        if not holds(session, name, LEVELS[at]):
+            if held or at == 0:
+                break
+            at = max(0, at - 3)
+            continue
+        held, known["level"] = LEVELS[at], at
+        at += 1
+    return {"streams": float(held), "cpu_ms": few["busy"] / FEW}
+
+
+def holds(session: Session, name: str, count: int) -> bool:
+    found = paced(session, name, count)
+    due = 100 * count * found["seconds"]
+    return not found["failed"] and found["gap_p99"] < GAP and found["pieces"] > 0.9 * due
+
+
+def paced(session: Session, name: str, count: int) -> Sample:
+    """What came of so many streams at once."""
+    warm, seconds = 1.0, 1.0 if session.quick else 2.0
+    session.set(cadence=0.01, pieces=100 * (warm + seconds + 2))
+    return session.load(
+        session.server(name),
+        contenders.request(ALL[name], 100, stream=True),
+        "",
+        mode="streams",
+        connections=count,
+        seconds=seconds,
+        warm=warm,
+    )
+
+
+def memory(session: Session, name: str) -> Sample:
+    """MB at rest, and after 20,000 requests (2,000 with --quick)."""
+    session.set()
+    with session.starting(name, f"{name}-anew") as server:
+        rest = server.resident()
+        session.load(
+            server,
+            contenders.request(ALL[name], 100),
+            "",
+            mode="count",
+            connections=32,
+            requests=2_000 if session.quick else 20_000,
+        )
+        return {"rest": rest, "after": server.resident()}
+
+
+def start(session: Session, name: str) -> Sample:
+    """Seconds from its start to the first 200 on /readiness."""
+    with session.starting(name, f"{name}-anew") as server:
+        return {"seconds": server.ready_seconds, "cpu_ms": 1000 * server.cpu()}
+
+
+SIZES = BUILD / "sizes.json"
+
+
+def size(session: Session, name: str) -> Sample:
+    """MB of what is installed; the guide's own line once, it takes gigabytes and minutes."""
+    if name == "all":
+        known = json.loads(SIZES.read_text(encoding="utf-8")) if SIZES.exists() else {}
+        wanted = " ".join(contenders.REQUIREMENTS["all"])
+        if wanted not in known:
+            home = contenders.environment("all")
+            known[wanted] = contenders.installed_size(home)
+            shutil.rmtree(home)
+            SIZES.write_text(json.dumps(known), encoding="utf-8")
+        return {"mb": known[wanted] / 1e6}
+    home = ALL[name].python.parents[2]
+    return {"mb": contenders.installed_size(home / ".venv", home / "src") / 1e6}
+
+
+Measure = Callable[[Session, str], Sample]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something that is measured the same way of several contenders."""
+
+    measure: Measure
+    names: Sequence[str]
+    once: bool = False
+    """Where a second measurement would find the same."""
+
+
+JSON = throughput(100, "accepted", stream=False, connections=32)
+RELAYS = ("raw", "aiohttp", "httpx")
+
+TABLE = {
+    "json-100": Workload(JSON, ("direct", *RELAYS, "guide", "gateway", "litellm", *OURS)),
+    "json-2000": Workload(throughput(2000, "accepted", False, 32), ("guide", *SERVICES)),
+    "json-rejected": Workload(throughput(100, "rejected", False, 32), ("guide", *SERVICES)),
+    "latency": Workload(latency, ("direct", "aiohttp", "httpx", *SERVICES)),
+    "first": Workload(first, ("direct", "aiohttp", "httpx", "guide", *SERVICES)),
+    "streams": Workload(streams, ("aiohttp", "guide", *SERVICES)),
+    "memory": Workload(memory, ("litellm", "guide", *SERVICES), once=True),
+    "start": Workload(start, ("guide", *SERVICES)),
+    "size": Workload(size, ("all", "leanest", "fullest"), once=True),
+}
+GRID = {
+    f"{'sse' if stream else 'json'}/{chars}/{kind}/{connections}": Workload(
+        throughput(chars, kind, stream, connections),
+        [
+            name
+            for name in ("aiohttp", "httpx", "guide", "litellm", *SERVICES)
+            if (kind == "accepted" or ALL[name].cascades)
+            # The guide's stream knows no other way than the cascade, and takes the poor draft.
+            and not (stream and name == "guide" and kind != "accepted")
+        ],
+    )
+    for stream in (False, True)
+    for chars in (100, 2000, 20000)
+    for kind in ("accepted", "rejected", "direct")
+    for connections in (1, 32, 128)
+}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """A goal: the service's `metric` in ratio (or distance) to another's."""
+
+    what: str
+    workload: str
+    metric: str
+    against: str
+    goal: float
+    most: bool = False
+    """The goal is the most that is allowed, not the least."""
+    distance: bool = False
+    """Milliseconds more than the other's, not times as much."""
+    services: Sequence[str] = SERVICES
+
+
+LINES = (
+    Line("JSON, 100 characters, accepted, 32 at once", "json-100", "rate", "guide", 6),
+    Line("same", "json-100", "rate", "httpx", 2),
+    Line("same", "json-100", "rate", "litellm", 8),
+    Line("same", "json-100", "rate", "aiohttp", 0.33),
+    Line("JSON, 2,000 characters", "json-2000", "rate", "guide", 15),
+    Line("JSON, rejected draft", "json-rejected", "rate", "guide", 6),
+    Line("latency added to 50 ms, p50", "latency", "added_p50", "httpx", 1, most=True),
+    Line("latency added to 50 ms, p99", "latency", "added_p99", "httpx", 1, most=True),
+    Line("SSE, first token, p50", "first", "first_p50", "direct", 2, most=True, distance=True),
+    Line("SSE, streams held", "streams", "streams", "aiohttp", 0.6),
+    Line("same", "streams", "streams", "guide", 3),
+    Line("memory after 20,000 requests", "memory", "after", "litellm", 0.25, most=True),
+    Line("start to the first 200", "start", "seconds", "guide", 1, most=True),
+    Line("installed size", "size", "mb", "all", 0.01, most=True, services=("leanest",)),
+    Line("JSON, 100 characters", "json-100", "rate", "leanest", 0.7, services=("fullest",)),
+    Line("same, in Redis", "json-100", "rate", "leanest", 0.7, services=("redis",)),
+)
+UNITS = {
+    "rate": "{:,.0f} /s",
+    "added_p50": "{:.2f} ms",
+    "added_p99": "{:.2f} ms",
+    "first_p50": "{:.2f} ms",
+    "streams": "{:.0f}",
+    "after": "{:.0f} MB",
+    "seconds": "{:.2f} s",
+    "mb": "{:,.0f} MB",
+}
+
+Samples = dict[tuple[str, str], list[Sample | None]]
+
+
+def compared(line: Line, samples: Samples, ours: str) -> tuple[list[float], float, float]:
+    """Of each round the ratio or distance; and both medians."""
+    mine, theirs = samples[line.workload, ours], samples[line.workload, line.against]
+    pairs = [
+        (one[line.metric], other[line.metric])
+        for one, other in zip(mine, theirs, strict=False)
+        if one and other and (line.distance or other[line.metric])
+    ]
+    if not pairs:
+        return [], float("nan"), float("nan")
+    ratios = [one - other if line.distance else one / other for one, other in pairs]
+    return ratios, *(statistics.median(each) for each in zip(*pairs, strict=True))
+
+
+def spread(ratios: Sequence[float]) -> tuple[float, float]:
+    """The middle half of the rounds."""
+    if len(ratios) < 2:
+        return ratios[0], ratios[0]
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return low, high
+
+
+def row(line: Line, samples: Samples, ours: str) -> str | None:
+    if (line.workload, ours) not in samples or (line.workload, line.against) not in samples:
+        return None
+    ratios, mine, theirs = compared(line, samples, ours)
+    by_cpu = ""
+    if line.metric in ("rate", "streams", "seconds"):
+        costs, _, _ = compared(replace(line, metric="cpu_ms"), samples, ours)
+        if costs:
+            ratio = statistics.median(costs)
+            by_cpu = f"{ratio if line.most else 1 / ratio:.3g}x"
+    unit = UNITS[line.metric]
+    goal = f"{'at most' if line.most else 'at least'} {line.goal:g}"
+    goal += " ms more" if line.distance else "x"
+    start = f"| {line.what} | {ours} | {line.against} | "
+    if not ratios:
+        if None in (*samples[line.workload, ours], *samples[line.workload, line.against]):
+            return f"{start}- | - | WRONG ANSWER | | | {goal} | **missed** |"
+        return f"{start}- | - | NOISY | | {by_cpu} | {goal} | ? |"
+    both = f"{unit.format(mine)} | {unit.format(theirs)} | "
+    median, (low, high) = statistics.median(ratios), spread(ratios)
+    # Of a distance in milliseconds: half a millisecond is what the machine's clock of sleeps gives.
+    wide = high - low > (0.5 if line.distance else NOISY * abs(median))
+    if wide and len(ratios) > 1:
+        return f"{start}{both}NOISY | {low:.3g}-{high:.3g} | {by_cpu} | {goal} | ? |"
+    met = median <= line.goal if line.most else median >= line.goal
+    result = f"{median:+.2f} ms" if line.distance else f"{median:.3g}x"
+    between = f"{low:.3g}-{high:.3g}" if len(ratios) > 1 else "once"
+    verdict = "met" if met else "**missed**"
+    return f"{start}{both}{result} | {between} | {by_cpu} | {goal} | {verdict} |"
+
+
+def table(samples: Samples) -> Iterator[str]:
+    yield (
+        "| workload | service | against | service's | other's | ratio | middle half | by CPU "
+        "| goal | |"
+    )
+    yield "|---|---|---|---:|---:|---:|---:|---:|---|---|"
+    for line in LINES:
+        for ours in line.services:
+            if found := row(line, samples, ours):
+                yield found
+
+
+def details(samples: Samples) -> Iterator[str]:
+    """What else was measured of the workloads that have a rate."""
+    yield "| workload | contender | requests/s | p50 ms | p99 ms | CPU ms/request | a core busy |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for (workload, name), found in samples.items():
+        rounds = [each for each in found if each and "rate" in each]
+        if not rounds:
+            if found and None in found:
+                yield f"| {workload} | {name} | wrong | | | | |"
+            continue
+
+        def middle(metric: str, rounds: list[Sample] = rounds) -> float:
+            return statistics.median(each[metric] for each in rounds)
+
+        yield (
+            f"| {workload} | {name} | {middle('rate'):,.0f} | {middle('latency_p50'):.2f} | "
+            f"{middle('latency_p99'):.2f} | {middle('cpu_ms'):.2f} | {middle('busy'):.0%} |"
+        )
+
+
+def ceiling(samples: Samples) -> Iterator[str]:
+    """What the upstream and the load generator could do by themselves."""
+    rounds = [each for each in samples.get(("json-100", "direct"), []) if each]
+    if not rounds:
+        return
+
+    def micro(metric: str) -> float:
+        return statistics.median(1e6 * each[metric] / each["requests"] for each in rounds)
+
+    load, upstream = micro("cpu"), micro("upstream")
+    yield (
+        f"Ceiling: the load generator takes {load:.0f} µs of a core for each request and the "
+        f"upstream {upstream:.0f} µs, so beside a contender that has the other core they can do "
+        f"{1e6 / (load + upstream):,.0f} requests/s."
+    )
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def measure(session: Session, chosen: dict[str, Workload], rounds: int) -> Samples:
+    samples: Samples = defaultdict(list)
+    for label, workload in chosen.items():
+        names = [name for name in workload.names if name != "redis" or session.redis]
+        if label not in ("memory", "start", "size"):
+            for name in names:
+                session.server(name)
+        for number in range(1 if workload.once else rounds):
+            for name in names:
+                typer.echo(f"\r\x1b[K{label}, round {number + 1}: {name}", nl=False, err=True)
+                try:
+                    sample = workload.measure(session, name)
+                except WrongAnswer as wrong:
+                    typer.echo(f"\r\x1b[K{label}: {wrong}", err=True)
+                    sample = None
+                samples[label, name].append(sample)
+    typer.echo("\r\x1b[K", nl=False, err=True)
+    return samples
+
+
+def report(samples: Samples, rounds: int) -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return "\n".join(
+        [
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, {rounds} rounds; "
+            f"load of the machine in the end: {load}. {' '.join(ceiling(samples))}",
+            "",
+            *table(samples),
+            "",
+            *details(samples),
+        ]
+    )
+
+
+def main(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"workloads: {', '.join(TABLE)}, or like json/2000/rejected/32"),
+    ] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(help=f"only these: {', '.join(ALL)}")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    quick: Annotated[bool, typer.Option(help="3 rounds, half as long, no `size`")] = False,
+    grid: Annotated[bool, typer.Option(help="the wider grid in place of the table")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="write the tables there too")] = None,
+) -> None:
+    """Measure the service beside other contenders, and print the table of ratios."""
+    every = {**TABLE, **GRID}
+    chosen = dict(GRID) if grid else {} if only else dict(TABLE)
+    for pattern in only or ():
+        found = fnmatch.filter(every, pattern)
+        if not found:
+            raise typer.BadParameter(f"no workload is called {pattern}")
+        chosen |= {name: every[name] for name in found}
+    if quick:
+        rounds = min(rounds, 3)
+        if not only:
+            chosen.pop("size", None)
+    if contender:
+        chosen = {
+            label: Workload(
+                each.measure, [name for name in each.names if name in contender], each.once
+            )
+            for label, each in chosen.items()
+        }
+    needed = {name for each in chosen.values() for name in each.names} - {"all"}
+    contenders.install(needed)
+    with contextlib.ExitStack() as stack:
+        session = Session(stack, quick)
+        if "redis" in needed:
+            session.redis = stack.enter_context(contenders.redis_server(BUILD / "run" / "store"))
+        upstream = contenders.running(ALL["direct"], 0, BUILD / "run" / "upstream")
+        server = stack.enter_context(upstream)
+        session.upstream, session.servers["direct"] = server.port, server
+        found = report(measure(session, chosen, rounds), rounds)
+    typer.echo(found)
+    if markdown:
+        markdown.write_text(f"{found}\n", encoding="utf-8")
+    if "**missed**" in found:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,73 @@
+"""cascadeflow's estimators, without doing for one query what is done already.
+
+Its confidence estimate and its validator each have a pair of them, which read the same texts.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
+from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
+
+from app.cascade.linear import PatternSets
+
+KEPT = 4
+"""Estimates: both ask before another query has its turn."""
+KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
+
+
+class Difficulty(QueryDifficultyEstimator):
+    """Looks only for those phrases that one pass has found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds = {
+            kind: {
+                re.compile(rf"\b{re.escape(phrase)}\b"): phrase for phrase in getattr(self, kind)
+            }
+            for kind in KINDS
+        }
+        self._sets = PatternSets([each for phrases in self._kinds.values() for each in phrases])
+        self._estimate = lru_cache(KEPT)(super().estimate)
+
+    def estimate(self, query: str, verbose: bool = False) -> float:
+        return self._estimate(query, verbose)
+
+    def _analyze_question_type_calibrated(self, query_lower: str) -> float:
+        found = self._sets.found_in(query_lower)
+        for kind, phrases in self._kinds.items():
+            setattr(self, kind, [phrase for each, phrase in phrases.items() if each in found])
+        return super()._analyze_question_type_calibrated(query_lower)
+
+
+class Alignment(QueryResponseAlignmentScorer):
+    """Scores a draft once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # It says that it returns a number, and with `verbose` does not.
+        self._analyze: Callable[..., Any] = lru_cache(KEPT)(super().score)
+
+    def score(
+        self, query: str, response: str, query_difficulty: float = 0.5, verbose: bool = False
+    ) -> float:
+        analysis = self._analyze(query, response, query_difficulty, True)
+        score: float = analysis if verbose else analysis.alignment_score
+        return score
+
+    def _extract_keywords(self, text: str) -> set[str]:
+        """A word counts once, wherever it stands; most are neither numbers nor punctuated."""
+        words = set(text.lower().split()) - self.stopwords
+        plain = {word for word in words if len(word) > 2 and word.isalpha()}
+        return plain | super()._extract_keywords(" ".join(words - plain))
+
+    def _analyze_important_words(self, query: str, response: str) -> float:
+        """Short words in lower case, without a digit, are never important."""
+        words = [
+            word
+            for word in query.split()
+            if len(word) > 8 or not (word.islower() and word.isalpha())
+        ]
+        return super()._analyze_important_words(" ".join(words), response)
