@@ -45,15 +45,20 @@ class Settings(EnvSettings):
     """What the service itself needs to know."""
 
     environment: Literal["development", "production"] = "development"
+    """`production` refuses to start on the simulator or without an API key."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"
-    """`auto`: JSON in production, else text."""
+    """What a line of the log is; `auto`: JSON in production, else text."""
 
     cascade_file: Path = Path("cascade.toml")
+    """Where the models are described."""
     simulator: Literal["auto", "on", "off"] = "auto"
-    """`auto`: until one of the keys that the cascade's models name is set."""
+    """Whether simulated models answer; `auto`: until a key that `cascade.toml` names is set."""
     openai_api_key: SecretStr | None = None
+    """The key of OpenAI; other providers' under the names that `cascade.toml` gives."""
     anthropic_api_key: SecretStr | None = None
+    """The key of Anthropic."""
 
     daily_budget: Budget = Decimal("10.0")
     """US dollars a day for all queries together."""
@@ -68,7 +73,7 @@ class Settings(EnvSettings):
     ledger_timezone: str = "UTC"
     """Whose midnight makes the budgets whole again."""
     ledger_keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    """How long single queries are kept; the sums of days are kept longer."""
+    """Days for which single queries are kept; the sums of days are kept longer."""
     api_keys: SecretStr = SecretStr("")
     """Comma-separated `name:role:sha256`, beside the keys that the ledger's place keeps."""
 
@@ -83,16 +88,19 @@ class Settings(EnvSettings):
     """Whether `/docs` and `/openapi.json` are served; `auto`: not in production."""
 
     max_query_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    """Characters of a question."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """Bytes of a request's body."""
     request_deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Seconds in which a query is answered, by both models together."""
     upstream_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a call is tried while its fault may pass and the deadline leaves time."""
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     """Failed calls in a row after which a model is left alone for ten seconds."""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
-    """For which queries are still taken after SIGTERM, while `/readiness` sends them elsewhere."""
+    """Seconds after SIGTERM in which queries are taken, while `/readiness` sends them elsewhere."""
     shutdown_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 20
-    """In which queries that were taken are answered; then they are told that it is over."""
+    """Seconds after that in which they are answered; then they are told that it is over."""
 
     @property
     def serves_docs(self) -> bool:

@@ -28,13 +28,19 @@ class Model(_Table):
     """One `[models.NAME]` table. Prices are US dollars per million tokens."""
 
     provider: Provider
+    """Whose protocol the endpoint speaks."""
     endpoint: HttpUrl | None = None
+    """Where it is; the simulator has none."""
     key: str = ""
     """The environment variable that holds the key, never the key itself; empty for no key."""
     input_price: Price
+    """US dollars per million tokens, as all prices."""
     output_price: Price
+    """Of what the model says."""
     cached_input_price: Price | None = None
+    """Of input that the provider had kept; `input_price` unless given."""
     reasoning_price: Price | None = None
+    """Of what the model thinks; `output_price` unless given."""
     context: Annotated[int, Field(gt=0)]
     """Tokens that prompt and answer may have together."""
     name: str = ""
@@ -65,13 +71,16 @@ class Pair(_Table):
     """Who drafts and who verifies, by the names of their tables."""
 
     drafter: str
+    """The table of the model that drafts."""
     verifier: str
+    """The table of the model that answers when a draft is not good enough."""
 
 
 class Cascade(Pair):
     """The `[cascade]` table."""
 
     strictness: Literal["balanced", "careful", "strict"] = "balanced"
+    """How good a draft must be to be sent."""
     on_verifier_failure: Literal["error", "draft"] = "error"
     """After a rejected draft: fail, or send the draft marked as degraded."""
     adaptive: bool = False
@@ -84,6 +93,7 @@ class Embeddings(_Table):
     """The `[embeddings]` table, if there is one."""
 
     model: str
+    """The table of the model that makes them."""
 
 
 class CascadeFile(_Table):

@@ -6,9 +6,10 @@ and it is gone. It plugs in through the fields of `Feature` and in no other way.
 
 import importlib
 import pkgutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from types import ModuleType
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.params import Depends
@@ -64,8 +65,13 @@ class Feature:
 
 def installed(settings: Settings) -> list[Feature]:
     """A new instance of every feature that is present, by name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [_make(name)(settings) for name in names]
+    return [_make(module)(settings) for _, module in modules()]
+
+
+def modules() -> Iterator[tuple[str, ModuleType]]:
+    """The name and the module of every feature that is present, by name."""
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        yield name, importlib.import_module(f"{__name__}.{name}")
 
 
 async def standings(features: Sequence[Feature]) -> dict[str, Standing]:
@@ -80,7 +86,6 @@ def decided(request: Request, name: str, decision: str) -> None:
             each.on_decision(name, decision)
 
 
-def _make(name: str) -> Callable[[Settings], Feature]:
-    module = importlib.import_module(f"{__name__}.{name}")
+def _make(module: ModuleType) -> Callable[[Settings], Feature]:
     make: Callable[[Settings], Feature] = module.feature
     return make

@@ -38,6 +38,7 @@ class RateLimitSettings(EnvSettings):
     rate_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] = 60
     """Requests a minute for each API key that has no limit of its own, or for each address."""
     rate_limit_window: Window = "fixed"
+    """A minute from a client's first request; or `sliding`: any sixty seconds."""
     rate_limit_storage: SecretStr = SecretStr("")
     """Where they are counted; empty for beside the ledger. The URL may hold a password."""
     rate_limit_on_failure: OnFailure = "open"

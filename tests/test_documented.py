@@ -1,0 +1,153 @@
+"""What the pages tell people to type, typed: every command and file, in a rendered project."""
+
+import json
+import shutil
+import socket
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import Render
+from tests.documents import CURL, Block, Reader, blocks, put
+from tests.processes import run
+from tests.variants import FULLEST, ROOT
+from tests.workshop import Workshop, commit
+
+KUBECTL = """\
+#!/bin/bash -e
+case "$1" in
+  create) exec {kubectl} "$@" --dry-run=client --output yaml ;;
+  apply) exec {kubectl} kustomize "$3" ;;
+  port-forward)
+    {kubectl} kustomize deploy/kubernetes/overlays/dev | grep -q "name: ${2#service/}$" ;;
+esac
+"""
+"""Without a cluster: what would be sent to it is printed."""
+PARSERS: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+}
+"""Languages of blocks that nobody carries out."""
+A_FEW = "--cov-fail-under=0 tests/test_config.py tests/test_reference.py"
+ELSEWHERE = {
+    "docker.md": "tests/test_image.py, where there is an engine",
+    "features.md": "the newcomer below",
+}
+"""Pages that another test carries out."""
+
+
+@pytest.fixture
+def bin(tmp_path: Path, kustomize: list[str]) -> Path:
+    """Programs that a reader has."""
+    folder = tmp_path / "bin"
+    put(folder, "curl", CURL)
+    put(folder, "kubectl", KUBECTL.replace("{kubectl}", kustomize[0]))
+    ours = Path(sys.executable).parent
+    (folder / "uv").symlink_to(ours / "uv")
+    put(folder, "uvx", f'#!/bin/bash\nshift\nexec "{ours / "copier"}" "$@" --defaults\n')
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def following(bin: Path) -> Iterator[Callable[[Path], Reader]]:
+    """Starts a reader in a folder."""
+    with ExitStack() as readers:
+
+        def start(folder: Path) -> Reader:
+            port = str(free_port())
+            reader = readers.enter_context(Reader(folder, bin, {"PORT": port}))
+            # The pages' own port may be taken; the whole suite is what the variants run.
+            few = f"PYTEST_ADDOPTS='{A_FEW}' make check"
+            reader.instead = {":8000": f":{port}", "make check": few}
+            return reader
+
+        yield start
+
+
+def pages(project: Path) -> list[Path]:
+    """All pages, the one last whose first command closes the service to who has no key."""
+    docs = sorted((project / "docs").glob("*.md"), key=lambda page: (page.stem == "keys", page))
+    return [project / "README.md", *docs]
+
+
+def test_every_command_of_the_pages_does_what_it_says(
+    render: Render, workshop: Workshop, following: Callable[[Path], Reader]
+) -> None:
+    project, count = render(FULLEST.answers), 0
+    workshop.install(project)
+    commit(project)
+    (project / "secrets.env").write_text("OPENAI_API_KEY=x\n")
+    (project / ".git/info/exclude").write_text("/secrets.env\n/service.log\n")
+    reader = following(project)
+    for page in pages(project):
+        if page.name in ELSEWHERE:
+            continue
+        for block in blocks(page):
+            if block.language in PARSERS:
+                assert PARSERS[block.language](block.text)
+                continue
+            check(block, reader.follow(block))
+            count += len(block.commands)
+    workshop.tell(f"pages of a project: {count} commands carried out")
+
+
+def check(block: Block, told: str) -> None:
+    """What a reader is promised, where it is more than that a command succeeds."""
+    if block.page == "streaming.md":
+        assert json.loads(told.splitlines()[-2].removeprefix("data: "))["type"] == "complete"
+
+
+def test_a_newcomer_gets_from_the_readme_to_a_feature_and_to_manifests(
+    template: Path, tmp_path: Path, following: Callable[[Path], Reader]
+) -> None:
+    newcomer = following(tmp_path)
+    newcomer.instead["<this repository>"] = str(template)
+    copy, *_, update = (block for block in blocks(ROOT / "README.md") if "uvx" in block.text)
+    newcomer.follow(copy)
+    project = tmp_path / "my-service"
+    assert not (project / "deploy/kubernetes").exists()
+
+    owner = following(project)
+    owner.instead |= newcomer.instead
+    first, _, ask, *_ = blocks(project / "README.md")
+    assert "serve" in first.text
+    assert "draft accepted" in owner.follow(ask)
+    for block in blocks(project / "docs/features.md"):
+        owner.follow(block)
+    commit(project)
+    owner.instead["openai_api=true"] = "kubernetes=true"
+    (flip,) = (line for line in update.commands if "--data" in line)
+    owner.follow(replace(update, text=flip))
+    assert (project / "src/app/features/slowest.py").exists()
+    for block in blocks(project / "docs/kubernetes.md"):
+        if "production" in block.text:
+            (project / "secrets.env").write_text("OPENAI_API_KEY=x\n")
+            assert "kind: Deployment" in owner.follow(block)
+
+
+def test_a_switch_is_added_as_described(workshop: Workshop, tmp_path: Path) -> None:
+    repository = tmp_path / "template"
+    shutil.copytree(workshop.template(), repository)
+    with Reader(repository, repository, {}) as maintainer:
+        *changes, suite = blocks(ROOT / "docs/adding-a-switch.md")
+        for block in changes:
+            maintainer.follow(block)
+    # The last block is for a quarter of an hour; this is what of it knows the new switch alone.
+    assert "make test-feature NAME=version" in suite.text
+    pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    told = run(*pytest, "tests/test_switches.py", "-k", "version or words", cwd=repository)
+    assert "3 passed" in told
