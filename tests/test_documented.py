@@ -91,7 +91,7 @@ def test_every_command_of_the_pages_does_what_it_says(
     workshop.install(project)
     commit(project)
     (project / "secrets.env").write_text("OPENAI_API_KEY=x\n")
-    (project / ".git/info/exclude").write_text("/secrets.env\n/service.log\n")
+    (project / ".git/info/exclude").write_text("/mine.jsonl\n/secrets.env\n/service.log\n")
     reader = following(project)
     for page in pages(project):
         if page.name in ELSEWHERE:
