@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-# One more than there are processors: a variant waits for answers a third of its time.
+# One more than there are processors: tests wait half of their time, but some look at a clock.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Read from the environment by the recipes, so that no shell parses what it holds.
 export NAME VERSION

@@ -25,6 +25,7 @@ COMMANDS = """
   {ask} -d '{{"query": "Compare SQL and NoSQL databases"}}'
   curl -N "{url}/api/query/stream?query=What+is+AI%3F"
 
+A page to watch the cascade on: {url}/playground
 Every endpoint, to try in a browser: {url}/docs
 Ctrl-C stops it; the project stays in {project}.
 """

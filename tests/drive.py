@@ -2,12 +2,12 @@
 
 import json
 import re
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import httpx
 
+from tests.processes import wait_for
 from tests.snapshots import served
 
 RATE_LIMIT = 45
@@ -147,8 +147,11 @@ def check_problem(response: httpx.Response, status: int, error: str | None) -> N
 
 
 def check_streaming(client: httpx.Client, on: Collection[str]) -> None:
+    page = client.get("/playground")
     if "streaming" not in on:
+        check_problem(page, 404, "not_found")
         return
+    assert "text/html" in page.headers["content-type"]
     path = "/api/query/stream"
     with client.stream("POST", path, json={"query": ACCEPTED}) as stream:
         accepted = list(events(stream))
@@ -245,16 +248,10 @@ def check_rate_limit(client: httpx.Client, on: Collection[str]) -> None:
             assert 1 <= int(limited.headers["retry-after"]) <= 60
             if path.startswith("/api/"):
                 check_problem(limited, 429, "rate_limit_exceeded")
-    open_routes = [*PROBES, "/docs", *(["/metrics"] if "prometheus" in on else [])]
+    pages = {"prometheus": "/metrics", "streaming": "/playground"}
+    open_routes = [*PROBES, "/docs", *(page for switch, page in pages.items() if switch in on)]
     for path in open_routes * 2:
         assert client.get(path).status_code == 200, path
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} seconds"
-        time.sleep(0.25)
 
 
 def check_log(log: str) -> None:

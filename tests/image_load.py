@@ -36,7 +36,10 @@ async def main(requests: int) -> None:
         seconds = time.monotonic() - started
         async with session.get("/api/stats") as response:
             counted = (await response.json())["total_queries"]
-    sys.stdout.write(json.dumps({"statuses": statuses, "seconds": seconds, "counted": counted}))
+        async with session.get("/playground/playground.js") as response:
+            page = response.status
+    told = {"statuses": statuses, "seconds": seconds, "counted": counted, "page": page}
+    sys.stdout.write(json.dumps(told))
 
 
 async def ready(session: aiohttp.ClientSession, seconds: float = 60) -> None:

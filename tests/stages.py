@@ -1,6 +1,7 @@
 """How long each stage of each variant took: noted by every worker, summed up at the end."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ class Note:
     variant: str
     stage: str
     seconds: float
+    busy: float
+    """Seconds of a processor; those of the running service are noted when it has stopped."""
     passed: bool
     shared: bool
     """A variant that differs in deployment files alone had done most of it already."""
@@ -41,19 +44,25 @@ class Notebook:
     def stage(self, variant: str, stage: str) -> Iterator[Stage]:
         """Take the time of a stage, and note whether it passed."""
         now = Stage()
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), processor()
         passed = False
         try:
             yield now
             passed = True
         finally:
             seconds = time.perf_counter() - started
-            self._write(Note(variant, stage, seconds, passed, now.shared))
+            note = Note(variant, stage, seconds, processor() - busy, passed, now.shared)
+            self._write(note)
 
     def _write(self, note: Note) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(note)) + "\n")
+
+
+def processor() -> float:
+    """Seconds of a processor that this process has taken, and its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def read(folder: Path) -> list[Note]:
@@ -67,7 +76,8 @@ def read(folder: Path) -> list[Note]:
 
 def table(notes: Sequence[Note], variants: int) -> Iterator[str]:
     """A line for each stage, then how many of the variants passed every one of them."""
-    yield f"{'stage':<10}{'variants':>9}{'passed':>8}{'shared':>8}{'total':>10}  slowest"
+    heads = f"{'stage':<10}{'variants':>9}{'passed':>8}{'shared':>8}{'total':>10}{'busy':>10}"
+    yield f"{heads}  slowest"
     for stage in STAGES:
         mine = [note for note in notes if note.stage == stage]
         if mine:
@@ -75,7 +85,7 @@ def table(notes: Sequence[Note], variants: int) -> Iterator[str]:
             yield (
                 f"{stage:<10}{len(mine):>9}{sum(n.passed for n in mine):>8}"
                 f"{sum(n.shared for n in mine):>8}"
-                f"{sum(n.seconds for n in mine):>8.1f} s"
+                f"{sum(n.seconds for n in mine):>8.1f} s{sum(n.busy for n in mine):>8.1f} s"
                 f"  {slowest.seconds:.1f} s {slowest.variant}"
             )
     passed = {
@@ -85,4 +95,5 @@ def table(notes: Sequence[Note], variants: int) -> Iterator[str]:
     complete = sum(stages >= set(STAGES) for stages in passed.values())
     yield "shared: the same but for deployment files as a variant that ran these tests already;"
     yield "        only the tests of the deployment files were run again"
+    yield "busy: seconds of a processor; those of a running service are with its stop"
     yield f"{complete} of {variants} variants passed every stage"

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import yaml
 
 from tests.conftest import Render
 from tests.documents import CURL, Block, Reader, blocks, put
-from tests.processes import run
+from tests.processes import free_ports, run
 from tests.variants import FULLEST, ROOT
 from tests.workshop import Workshop, commit
 
@@ -55,20 +54,13 @@ def bin(tmp_path: Path, kustomize: list[str]) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def following(bin: Path) -> Iterator[Callable[[Path], Reader]]:
     """Starts a reader in a folder."""
     with ExitStack() as readers:
 
         def start(folder: Path) -> Reader:
-            port = str(free_port())
+            port = str(*free_ports(1))
             reader = readers.enter_context(Reader(folder, bin, {"PORT": port}))
             # The pages' own port may be taken; the whole suite is what the variants run.
             few = f"PYTEST_ADDOPTS='{A_FEW}' make check"

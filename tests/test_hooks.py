@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.conftest import Render
-from tests.drive import ACCEPTED, REJECTED, answer, events, wait_for
-from tests.processes import environment, run
+from tests.drive import ACCEPTED, REJECTED, answer, events
+from tests.processes import environment, free_ports, run, wait_for
 from tests.variants import ROOT
 
 IDENTITY = {
@@ -28,9 +28,7 @@ AFTER_COPY = ROOT / "hooks" / "after_copy.py"
 @contextmanager
 def demonstrated(*command: str, clone: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
     """The demo while it runs, its URL, and what it has printed; by whichever command."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     url, printed = f"http://127.0.0.1:{port}", clone.with_suffix(f".{port}.log")
     with printed.open("wb") as log:
         demo = subprocess.Popen(

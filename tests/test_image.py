@@ -18,7 +18,7 @@ import yaml
 
 from tests.conftest import Render
 from tests.containers import PYTHON_IMAGE, UV_IMAGE, Engine, engine
-from tests.drive import wait_for
+from tests.processes import wait_for
 from tests.variants import FULLEST, ROOT
 from tests.workshop import Workshop
 
@@ -214,6 +214,8 @@ def check_load(found: Engine, workshop: Workshop, name: str, key: str) -> float:
     told = json.loads(found(*command, timeout=400))
     assert told["statuses"] == {"200": REQUESTS}
     assert told["counted"] == REQUESTS
+    # What is no Python is in the image too.
+    assert told["page"] == 200
     assert healthy(found, name).returncode == 0
     status = found("exec", name, "cat", "/proc/1/status")
     peak, now = (

@@ -19,8 +19,8 @@ from tests.workshop import (
 )
 
 CONDITIONS = {
-    ".env.example": 4,
-    "README.md": 1,
+    ".env.example": 5,
+    "README.md": 2,
     "compose.yaml": 1,
     "pyproject.toml": 5,
 }

@@ -8,13 +8,12 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ import pytest
 import yaml
 
 from tests.conftest import Render
-from tests.drive import ACCEPTED, REJECTED, wait_for
-from tests.processes import environment, run, serving
+from tests.drive import ACCEPTED, REJECTED
+from tests.processes import environment, free_ports, run, serving, wait_for
 from tests.variants import FULLEST
 from tests.workshop import Workshop
 
@@ -107,14 +106,7 @@ def test_a_prometheus_scrapes_a_service_under_load(
             scrapes = check_scrapes(client)
         told = httpx.get(f"{service.url}/metrics")
         check_counts(service.url, told.text)
-        linted = subprocess.run(
-            [promtool, "check", "metrics"],
-            input=told.text,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (linted.returncode, linted.stdout + linted.stderr) == (0, "")
+        check_lint(promtool, told.text)
         assert service.stop() == 0, service.log
     workshop.tell(
         f"Prometheus under load: {scrapes} scrapes in {SECONDS} s without an error,"
@@ -152,9 +144,7 @@ def scraping(prometheus: str, project: Path, url: str, folder: Path) -> Iterator
     text = text.replace("api:8000", url.removeprefix("http://")).replace(": 5s", ": 1s")
     (folder / "prometheus.yaml").write_text(text, encoding="utf-8")
     shutil.copy(monitoring / "alerts.yaml", folder)
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        address = "{}:{}".format(*free.getsockname())
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     command = [
         prometheus,
         f"--config.file={folder / 'prometheus.yaml'}",

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Render
 from tests.mutation.__main__ import Laboratory, Stage, explained, reason, stages_of
+from tests.mutation.deployment import changes
 from tests.mutation.mutants import WAYS, mutants
 from tests.test_in_place import CONDITIONS, template_files
-from tests.variants import ROOT, SWITCHES, manifest
+from tests.variants import FULLEST, ROOT, SWITCHES, manifest
+from tests.workshop import Workshop
 
 ALL = {mutant.name: mutant for mutant in mutants(ROOT)}
 PLAIN = (
@@ -97,3 +100,18 @@ def test_a_mutant_is_killed_by_the_tests_that_turn_red(
 def test_red_tests_are_no_proof(laboratory: Laboratory) -> None:
     with pytest.raises(ValueError, match="red without any mutant"):
         laboratory.attempt(next(iter(ALL.values())), [("template", "tests/no_such_test.py")])
+
+
+def test_a_services_own_tests_notice_what_is_wrong_in_its_deployment_files(
+    render: Render, workshop: Workshop, tmp_path: Path
+) -> None:
+    project = render(FULLEST.answers)
+    workshop.install(project)
+    service = Laboratory(tmp_path / "service", project / ".venv" / "bin" / "python")
+    told = [service.attempt(change, [("service", *tests)]) for change, tests in changes(ROOT)]
+    service.close()
+    assert [result.name for result in told if not result.killed_by] == []
+    assert len(told) > 50
+    workshop.tell(
+        f"deployment files: {len(told)} changes of a path, port, name or variable, each a red test"
+    )

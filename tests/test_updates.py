@@ -19,7 +19,7 @@ from tests.processes import environment, run
 from tests.releases import EARLIER, PRESENT, Tally
 from tests.test_variants import pass_every_stage
 from tests.variants import FULLEST, LEANEST, SWITCHES, VARIANTS, Variant, pairs
-from tests.workshop import Workshop, checked, commit, files
+from tests.workshop import Extent, Workshop, checked, commit, files
 
 Tree = dict[str, tuple[bool, bytes]]
 """What each file of a project holds, and whether it is executable."""
@@ -290,7 +290,7 @@ def test_an_updated_project_passes_every_stage(
     commit(project)
     update(project)
     assert run("git", "diff", "--name-only", "--diff-filter=U", cwd=project) == ""
-    pass_every_stage(project, variant, workshop, kustomize)
+    pass_every_stage(project, variant, Extent.REACHED, workshop, kustomize)
 
 
 # ----------------------------------------------------------------------------------- the flips

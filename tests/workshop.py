@@ -1,10 +1,11 @@
 """What a run of the tests makes once and its workers share: the template, locks, check results."""
 
 import hashlib
-import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -177,21 +178,30 @@ def fingerprint(project: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_tests(project: Path, programs: Path, workshop: Workshop, *, whole: bool) -> bool:
+class Extent(Enum):
+    """How many of a service's own tests are run (docs/decisions/0011)."""
+
+    WHOLE = "all of them"
+    REACHED = "those that a switch can reach"
+    OWN = "those of the switches that are on"
+
+
+def check_tests(project: Path, on: Set[str], extent: Extent, workshop: Workshop) -> bool:
     """Run a project's own tests; whether most of them were left to a variant of the same content.
 
     Switches that only deploy change no Python file but tests of their own, which no other file
     knows. These run in every variant; the rest run once for each content of all other files, the
-    README and the answers aside, which name the switches. Unless the whole is asked for, the tests
-    that no switch can reach are left out (docs/decisions/0011).
+    README and the answers aside, which name the switches.
     """
-    paths = [path for switch in DEPLOYING for path in manifest(switch)]
-    deploying = {name for name in files(project) if belongs(name, paths)}
-    own = sorted(name for name in deploying if name.startswith("tests/"))
-    rest = [f"--ignore={name}" for name in own]
+    programs = project / ".venv" / "bin"
+    deploying = of_switches(project, DEPLOYING)
+    own = tests_in(deploying)
     content = files(project) - deploying - {"README.md", ".copier-answers.yml", "uv.lock"}
-    name = f"tests-{fingerprint(project, content)}"
-    left_out = {} if whole else {"APART_FROM": str(APART)}
+    name = f"tests-{extent.name}-{fingerprint(project, content)}"
+    rest = [f"--ignore={name}" for name in own]
+    if extent is Extent.OWN:
+        rest = tests_in(of_switches(project, on) - deploying)
+    left_out = {"APART_FROM": str(APART)} if extent is Extent.REACHED else {}
     shared = True
 
     def run_rest(_: Path) -> None:
@@ -203,6 +213,17 @@ def check_tests(project: Path, programs: Path, workshop: Workshop, *, whole: boo
     if own:
         run(programs / "pytest", "-q", *own, cwd=project)
     return shared
+
+
+def of_switches(project: Path, switches: Iterable[str]) -> set[str]:
+    """The files that a project has because of these switches."""
+    paths = [path for switch in switches for path in manifest(switch)]
+    return {name for name in files(project) if belongs(name, paths)}
+
+
+def tests_in(names: Set[str]) -> list[str]:
+    """Those of some files that hold tests."""
+    return sorted(name for name in names if re.fullmatch(r"tests/(.*/)?test_\w+\.py", name))
 
 
 def run_watched(
@@ -223,10 +244,9 @@ def check_lint(project: Path, programs: Path) -> None:
 def check_types(project: Path, programs: Path, workshop: Workshop) -> None:
     """What a project's own mypy says.
 
-    The cache is one for each worker and pyproject.toml: mypy looks at the content of every module
-    before it believes it, so only what differs between variants is checked anew.
+    The cache is one for each pyproject.toml, and one run's at a time: mypy looks at the content of
+    every module before it believes it, so only what differs between variants is checked anew.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    digest = fingerprint(project, ["pyproject.toml"])
-    cache = workshop.folder / f"mypy-{worker}-{digest}"
-    run(programs / "mypy", "--cache-dir", cache, cwd=project)
+    cache = workshop.folder / f"mypy-{fingerprint(project, ['pyproject.toml'])}"
+    with FileLock(f"{cache}.lock"):
+        run(programs / "mypy", "--cache-dir", cache, cwd=project)

@@ -23,7 +23,7 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from app import simulator
-from app.http import logs
+from app.http import keys, logs
 from app.http.protocol import BoundedProtocol
 from app.ledger import Budgets, Ledger
 from app.ledger.memory import MemoryStore
@@ -252,6 +252,12 @@ def serve(background: Background, make_settings: Callable[..., Settings]) -> Ite
         service.stop()
 
 
+def key_and_entry(name: str, role: keys.KeyRole = "use") -> tuple[str, str]:
+    """A new key, and the entry of `API_KEYS` that accepts it."""
+    key, made = keys.make(name, role)
+    return key, made.entry
+
+
 # --- stubs of upstreams ---------------------------------------------------------------------------
 
 
@@ -419,11 +425,11 @@ def logged() -> Iterator[list[str]]:
         yield lines
 
 
-def eventually(check: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = 30.0, *, pause: float = 0.005) -> bool:
     """Whether it becomes true in time."""
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.005)
+        time.sleep(pause)
     return True

@@ -4,9 +4,8 @@ import httpx
 import pytest
 
 from app.cascade.errors import ConfigurationError
-from app.http import keys
 from app.settings import Settings, load_settings
-from tests.conftest import ACCEPTED, Serve
+from tests.conftest import ACCEPTED, Serve, key_and_entry
 
 APP = "https://app.example.com"
 PREFLIGHT = {
@@ -41,7 +40,7 @@ def test_a_named_origin_may_call_and_no_other(serve: Serve) -> None:
 
 
 def test_a_page_of_a_named_origin_can_read_refusals_and_headers(serve: Serve) -> None:
-    _, entry = keys.create("ann", "use")
+    _, entry = key_and_entry("ann")
     refused = from_page(serve(cors_origins=(APP,), api_keys=entry), APP)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == APP
@@ -82,7 +81,7 @@ def test_only_over_https_a_browser_is_told_to_stay_there(serve: Serve) -> None:
 def test_production_serves_its_documentation_only_if_told_to(
     serve: Serve, more: dict[str, str], status: int
 ) -> None:
-    _, entry = keys.create("ann", "use")
+    _, entry = key_and_entry("ann")
     client = serve(api_keys=entry, **more)
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert client.get(path).status_code == status

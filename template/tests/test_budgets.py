@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from app.http.keys import create
-from tests.conftest import ACCEPTED, Serve
+from tests.conftest import ACCEPTED, Serve, key_and_entry
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Keys:
 
 @pytest.fixture
 def keys() -> Keys:
-    (ann, ann_entry), (bob, bob_entry) = create("ann", "use"), create("bob", "use")
+    (ann, ann_entry), (bob, bob_entry) = key_and_entry("ann"), key_and_entry("bob")
     return Keys(ann, bob, f"{ann_entry},{bob_entry}")
 
 

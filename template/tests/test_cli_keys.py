@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from app.cli import cli
 from app.http import keys
 from app.http.keyring import Keyring
+from tests.conftest import key_and_entry
 from tests.test_ledger import SHARED, Place, new_place
 
 Run = Callable[..., Result]
@@ -140,7 +141,7 @@ def test_a_name_is_given_once(run: Run, place: Place) -> None:
     assert again.exit_code == 1
     assert "There is a key with the name ann" in again.stderr
     assert ring(place).find(key)
-    assert run("create", "bob", API_KEYS=keys.create("bob", "use")[1]).exit_code == 1
+    assert run("create", "bob", API_KEYS=key_and_entry("bob")[1]).exit_code == 1
 
 
 def test_the_list_has_every_key_and_no_secret(run: Run) -> None:
@@ -148,7 +149,7 @@ def test_the_list_has_every_key_and_no_secret(run: Run) -> None:
         key_of(run("create", "ann", "--role", "admin", "--budget", "2.50", "--limit", "30")),
         key_of(run("create", "bob", "--expires", "2100-01-31")),
     ]
-    configured, entry = keys.create("cleo", "use")
+    configured, entry = key_and_entry("cleo")
     result = run("list", API_KEYS=entry)
     assert result.exit_code == 0, result.output
     head, *lines = (re.split(r"  +", line) for line in result.stdout.splitlines())
@@ -196,7 +197,7 @@ def test_a_key_that_is_not_there_cannot_be_revoked(run: Run) -> None:
 
 
 def test_a_key_of_the_environment_cannot_be_revoked_here(run: Run) -> None:
-    result = run("revoke", "ann", API_KEYS=keys.create("ann", "use")[1])
+    result = run("revoke", "ann", API_KEYS=key_and_entry("ann")[1])
     assert result.exit_code == 1
     assert "ann is in API_KEYS: take it out there" in result.stderr
 

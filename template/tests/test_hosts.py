@@ -2,8 +2,7 @@
 
 import pytest
 
-from app.http import keys
-from tests.conftest import Serve
+from tests.conftest import Serve, key_and_entry
 
 PROBES = ("/health", "/readiness", "/liveness")
 
@@ -38,7 +37,7 @@ def test_probes_come_by_any_name(serve: Serve) -> None:
 
 
 def test_with_a_key_every_name_will_do_unless_some_are_listed(serve: Serve) -> None:
-    key, entry = keys.create("ann", "use")
+    key, entry = key_and_entry("ann")
     headers = {"X-API-Key": key, "Host": "whatever.example"}
     assert serve(api_keys=entry).get("/api/stats", headers=headers).status_code == 200
 

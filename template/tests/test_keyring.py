@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -27,11 +23,11 @@ from app.http.keys import KeyRole
 from app.ledger.opening import store as store_of
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, CASCADE, Serve, client_of
+from tests.conftest import ACCEPTED, Serve, client_of, eventually, key_and_entry
 from tests.redis_server import RedisServer
+from tests.served import served
 from tests.test_ledger import SHARED, Place, new_place
 
-SOURCE = CASCADE.parents[1] / "src"
 PATIENCE = 20.0
 """Seconds; a machine under load is slow, and the promise of one second is `PERIOD`'s to keep."""
 
@@ -42,6 +38,13 @@ Make = Callable[..., str]
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A new place of each kind that keeps keys."""
     return new_place(request, tmp_path)
+
+
+@pytest.fixture
+def serve(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """A service that looks for changes more often than one that somebody runs."""
+    monkeypatch.setattr(keyring, "PERIOD", 0.1)
+    return serve
 
 
 @pytest.fixture
@@ -71,12 +74,7 @@ def revoke(place: Place, name: str) -> None:
 
 def soon(check: Callable[[], bool]) -> bool:
     """Whether it becomes true in time; asked seldom, for a service may count requests."""
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.25)
-    return True
+    return eventually(check, PATIENCE, pause=0.25)
 
 
 def stats(client: httpx.Client, key: str = "") -> int:
@@ -104,7 +102,7 @@ def test_a_kept_admin_may_do_everything(serve: Serve, place: Place, make: Make) 
 
 
 def test_a_key_of_the_environment_works_beside_it(serve: Serve, place: Place, make: Make) -> None:
-    kept, (configured, entry) = make("ann"), keys.create("bob", "admin")
+    kept, (configured, entry) = make("ann"), key_and_entry("bob", "admin")
     client = serve(ledger_url=place.url, api_keys=entry)
     assert stats(client, kept) == stats(client, configured) == 200
 
@@ -123,7 +121,7 @@ def test_an_expired_key_is_refused_and_its_owner_told_why(
 
 
 def test_a_key_expires_while_the_service_runs(serve: Serve, place: Place, make: Make) -> None:
-    key = make("ann", expires=datetime.now(UTC) + timedelta(seconds=3))
+    key = make("ann", expires=datetime.now(UTC) + timedelta(seconds=1))
     client = serve(ledger_url=place.url)
     assert soon(lambda: stats(client, key) == 401)
 
@@ -214,39 +212,6 @@ def test_the_first_key_closes_an_open_service_and_revoking_it_does_not_open_it(
     assert stats(serve(ledger_url=place.url)) == 401
 
 
-@contextmanager
-def two_workers(place: Place, cascade_file: Path) -> Iterator[httpx.Client]:
-    """A service of two processes."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "CASCADE_FILE": str(cascade_file),
-        "SIMULATOR": "off",
-        "LEDGER_URL": place.url,
-    }
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", "2"]
-    with subprocess.Popen(command, env=environment) as started:
-        try:
-            with client_of(f"http://127.0.0.1:{port}") as client:
-                # Every request a connection, and so a worker, of its own.
-                client.headers["Connection"] = "close"
-                assert soon(lambda: answers(client))
-                yield client
-        finally:
-            started.terminate()
-            started.wait(20)
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/liveness").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def test_a_revoked_key_stops_on_every_worker_and_replica(
     serve: Serve, place: Place, make: Make, cascade_file: Path
 ) -> None:
@@ -255,7 +220,12 @@ def test_a_revoked_key_stops_on_every_worker_and_replica(
     def refused(client: httpx.Client) -> bool:
         return {stats(client, ann) for _ in range(8)} == {401}
 
-    with two_workers(place, cascade_file) as workers:
+    with (
+        served(cascade_file, "--workers", "2", LEDGER_URL=place.url) as service,
+        client_of(service.url) as workers,
+    ):
+        # Every request a connection, and so a worker, of its own.
+        workers.headers["Connection"] = "close"
         replicas = [workers, serve(ledger_url=place.url)]
         for client in replicas:
             assert {stats(client, ann) for _ in range(8)} == {200}
@@ -437,7 +407,7 @@ def test_a_service_that_starts_while_redis_is_gone_is_not_open(
     redis_server.forget_everything()
     place = Place(redis_server.url)
     key, made = keys.make("ann", "use")
-    configured, entry = keys.create("bob", "use")
+    configured, entry = key_and_entry("bob")
     assert asyncio.run(change(place, "add", "ann", keys.write(made)))
 
     def accepted(client: httpx.Client) -> bool:

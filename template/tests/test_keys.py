@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from app.cascade.errors import ConfigurationError
-from app.http.keys import ApiKey, create, parse
-from tests.conftest import Serve
+from app.http.keys import ApiKey, make, parse
+from tests.conftest import Serve, key_and_entry
 
 DIGEST = hashlib.sha256(b"a-key").hexdigest()
 
@@ -15,8 +15,8 @@ DIGEST = hashlib.sha256(b"a-key").hexdigest()
 @pytest.fixture
 def keys() -> dict[str, str]:
     """Two keys and what `API_KEYS` says to accept them."""
-    use, use_entry = create("reader", "use")
-    admin, admin_entry = create("owner", "admin")
+    use, use_entry = key_and_entry("reader")
+    admin, admin_entry = key_and_entry("owner", "admin")
     return {"use": use, "admin": admin, "entries": f"{use_entry}, {admin_entry}"}
 
 
@@ -54,18 +54,18 @@ def test_a_wrong_entry_is_refused_by_its_number_and_not_shown(entry: str) -> Non
 
 
 def test_a_made_key_is_accepted_by_its_entry() -> None:
-    key, entry = create("ann", "use")
+    key, entry = key_and_entry("ann")
     assert parse(entry)[0].digest == hashlib.sha256(key.encode()).hexdigest()
 
 
 def test_no_two_keys_are_the_same() -> None:
-    assert create("ann", "use")[0] != create("ann", "use")[0]
+    assert key_and_entry("ann")[0] != key_and_entry("ann")[0]
 
 
 @pytest.mark.parametrize("name", ["", "ann smith", "ann:admin", "x" * 65])
 def test_a_name_that_cannot_stand_in_an_entry_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="name"):
-        create(name, "use")
+        make(name, "use")
 
 
 def test_either_header_carries_a_key(guarded: httpx.Client, keys: dict[str, str]) -> None:

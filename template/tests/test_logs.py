@@ -10,9 +10,8 @@ import pytest
 
 from app.cascade.errors import ConfigurationError
 from app.http import logs
-from app.http.keys import create
 from app.settings import Settings
-from tests.conftest import ACCEPTED, client_of
+from tests.conftest import ACCEPTED, client_of, key_and_entry
 from tests.served import served
 
 FORMATTERS = [logs.TextLine(), logs.JsonLine()]
@@ -77,7 +76,7 @@ def test_production_logs_json(environment: str, log_format: str, lines: str) -> 
 
 
 def test_a_service_in_production_writes_one_object_for_each_request(cascade_file: Path) -> None:
-    key, entry = create("ann", "use")
+    key, entry = key_and_entry("ann")
     with (
         served(cascade_file, ENVIRONMENT="production", API_KEYS=entry) as service,
         client_of(service.url) as client,

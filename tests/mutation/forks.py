@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+import pytest
+
 SECONDS = 900
 """A run that takes longer is killed, which counts as red."""
 
@@ -23,8 +25,6 @@ def run(arguments: list[str]) -> int:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        import pytest
-
         os._exit(pytest.main(arguments))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

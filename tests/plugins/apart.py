@@ -19,7 +19,11 @@ import pytest
 TO = os.environ.get("APART_TO")
 FROM = os.environ.get("APART_FROM")
 # Long, and the same but for what a feature adds: the leanest and the fullest variant will do.
-SLOW = {"tests/test_main.py::test_nothing_grows_with_the_number_of_queries"}
+SLOW = {
+    "tests/test_drain.py::test_processes_under_a_parent_drain_as_one_does",
+    "tests/test_keyring.py::test_a_revoked_key_stops_on_every_worker_and_replica",
+    "tests/test_main.py::test_nothing_grows_with_the_number_of_queries",
+}
 
 
 class Watch:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from app.http.keys import KeyRole, create
+from app.http.keys import KeyRole
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -21,6 +21,7 @@ from tests.conftest import (
     answer_json,
     cascade_toml,
     eventually,
+    key_and_entry,
     speak,
 )
 
@@ -134,7 +135,7 @@ def test_models_are_named_by_those_who_may(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, rule: str, role: KeyRole, names: int
 ) -> None:
     monkeypatch.setenv("DIRECT_MODELS", rule)
-    key, entry = create("ann", role)
+    key, entry = key_and_entry("ann", role)
     client = serve(api_keys=entry)
     client.headers["Authorization"] = f"Bearer {key}"
     listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
@@ -574,7 +575,7 @@ def test_ten_thousand_messages_are_refused_by_their_field(client: httpx.Client) 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_completion_is_paid_by_its_key(serve: Serve, streamed: bool) -> None:
-    key, entry = create("ann", "use")
+    key, entry = key_and_entry("ann")
     client = serve(api_keys=entry, key_daily_budget="0.0001")
     client.headers["Authorization"] = f"Bearer {key}"
     error = assert_refused(client.post(PATH, json=body("hi", stream=streamed)), 402)

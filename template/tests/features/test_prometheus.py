@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.cascade.errors import ConfigurationError
 from app.features import Feature, Standing, decided
 from app.features.prometheus import processes
-from app.http import keys
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import (
@@ -27,6 +26,7 @@ from tests.conftest import (
     Serve,
     client_of,
     eventually,
+    key_and_entry,
     started,
 )
 from tests.served import served
@@ -274,7 +274,7 @@ def test_production_gives_metrics_to_who_has_a_key(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, environment: str, access: str, status: int
 ) -> None:
     monkeypatch.setenv("METRICS_ACCESS", access)
-    key, entry = keys.create("scraper", "use")
+    key, entry = key_and_entry("scraper")
     client = serve(environment=environment, api_keys=entry)
     assert client.get("/metrics").status_code == status
     response = client.get("/metrics", headers={"Authorization": f"Bearer {key}"})
@@ -310,7 +310,7 @@ def test_books_out_of_reach_are_told(fresh: httpx.Client, serve: Serve) -> None:
     assert value(fresh, "cascadeflow_ledger_reachable") == 1
     # Nothing listens at that port.
     books = {"ledger_url": "redis://127.0.0.1:1/0", "ledger_on_failure": "open"}
-    key, entry = keys.create("ann", "use")
+    key, entry = key_and_entry("ann")
     astray = serve(**books, api_keys=entry)
     response = astray.post("/api/query", json={"query": ACCEPTED}, headers={"X-API-Key": key})
     assert response.status_code == 200

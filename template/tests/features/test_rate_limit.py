@@ -1,13 +1,10 @@
 """Requests a minute: 429 with Retry-After on every route of the API, never on a probe."""
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,13 +17,21 @@ from app.cascade.errors import ConfigurationError
 from app.cli import cli
 from app.features import Feature, rate_limit
 from app.features.rate_limit.limiter import client_of as counted
-from app.http import keys
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ACCEPTED, TLS, Background, Serve, client_of, eventually, started
+from tests.conftest import (
+    ACCEPTED,
+    TLS,
+    Background,
+    Serve,
+    client_of,
+    eventually,
+    key_and_entry,
+    started,
+)
 from tests.redis_server import RedisServer
+from tests.served import served
 
-SOURCE = Path(__file__).parents[2] / "src"
 PROBES = ("/health", "/readiness", "/liveness")
 
 
@@ -182,7 +187,7 @@ def test_a_key_has_one_limit_wherever_it_is_used(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "2")
-    (ann, of_ann), (bob, of_bob) = keys.create("ann", "use"), keys.create("bob", "use")
+    (ann, of_ann), (bob, of_bob) = key_and_entry("ann"), key_and_entry("bob")
     url = str(serve(api_keys=f"{of_ann},{of_bob}").base_url)
     statuses = []
     for key in (ann, ann, ann, bob):
@@ -213,7 +218,7 @@ def test_who_has_no_key_uses_up_nobodys_limit(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", "1")
-    key, entry = keys.create("ann", "use")
+    key, entry = key_and_entry("ann")
     client = serve(api_keys=entry)
     for _ in range(3):
         assert client.get("/api/stats").status_code == 401
@@ -249,37 +254,6 @@ def test_an_address_of_ipv6_counts_with_its_network(address: str, client: str) -
 # --- workers --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(cascade_file: Path, *options: str, **variables: str) -> Iterator[str]:
-    """The command `serve`; gives its URL."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "CASCADE_FILE": str(cascade_file),
-        "SIMULATOR": "off",
-        **variables,
-    }
-    command = [sys.executable, "-m", "app", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            lines = iter(process.stderr.readline, "")
-            (url,) = next(found for line in lines if (found := re.findall(r"http://\S+", line)))
-            # It is told before the first of several workers listens.
-            assert eventually(lambda: alive(url), 20)
-            yield url
-        finally:
-            process.terminate()
-            process.communicate(timeout=20)
-
-
-def alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/liveness", verify=TLS).status_code == 200
-    except httpx.ConnectError:
-        return False
-
-
 def statuses_of(url: str, number: int, **headers: str) -> list[int]:
     """Each over a connection of its own, so that every worker gets some."""
 
@@ -290,12 +264,10 @@ def statuses_of(url: str, number: int, **headers: str) -> list[int]:
         return list(pool.map(ask, range(number)))
 
 
-@pytest.mark.parametrize("window", ["fixed", "sliding"])
-def test_workers_share_a_limit(cascade_file: Path, tmp_path: Path, window: str) -> None:
-    books = f"sqlite:///{tmp_path}/ledger.sqlite3"
-    limit = {"RATE_LIMIT": "40", "RATE_LIMIT_WINDOW": window, "LEDGER_URL": books}
-    with serving(cascade_file, "--workers", "2", **limit) as url:
-        assert sorted(statuses_of(url, 100)) == [200] * 40 + [429] * 60
+def test_workers_share_a_limit(cascade_file: Path, tmp_path: Path) -> None:
+    limit = {"RATE_LIMIT": "40", "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3"}
+    with served(cascade_file, "--workers", "2", **limit) as service:
+        assert sorted(statuses_of(service.url, 100)) == [200] * 40 + [429] * 60
 
 
 def test_replicas_share_a_limit(
@@ -304,8 +276,8 @@ def test_replicas_share_a_limit(
     redis_server.forget_everything()
     limit = {"RATE_LIMIT": "40", "LEDGER_URL": redis_server.url}
     with ExitStack() as stack:
-        urls = [stack.enter_context(serving(cascade_file, **limit)) for _ in range(2)]
-        statuses = [status for url in urls for status in statuses_of(url, 50)]
+        replicas = [stack.enter_context(served(cascade_file, **limit)) for _ in range(2)]
+        statuses = [status for each in replicas for status in statuses_of(each.url, 50)]
     assert sorted(statuses) == [200] * 40 + [429] * 60
 
 
@@ -313,9 +285,9 @@ def test_the_header_of_a_proxy_that_is_not_trusted_is_ignored(
     cascade_file: Path, tmp_path: Path
 ) -> None:
     trusting = {"TRUSTED_PROXIES": "10.0.0.0/8", "RATE_LIMIT": "1", "LEDGER_URL": "memory://"}
-    with serving(cascade_file, **trusting) as url:
+    with served(cascade_file, **trusting) as service:
         forged = [{"X-Forwarded-For": f"203.0.113.{number}"} for number in range(3)]
-        assert [statuses_of(url, 1, **headers)[0] for headers in forged] == [200, 429, 429]
+        assert [statuses_of(service.url, 1, **headers)[0] for headers in forged] == [200, 429, 429]
 
 
 def test_counts_of_one_process_are_refused_for_several(

@@ -15,7 +15,6 @@ from aiohttp import web
 from fastapi import routing
 
 from app.cascade.engine import Engine
-from app.http.keys import create
 from tests.conftest import (
     ACCEPTED,
     DIRECT,
@@ -28,6 +27,7 @@ from tests.conftest import (
     cascade_toml,
     client_of,
     eventually,
+    key_and_entry,
 )
 from tests.faults import PLACES
 from tests.served import Served, served
@@ -408,7 +408,7 @@ def test_a_model_that_has_not_begun_stops_as_well(
 
 
 def test_a_stream_is_paid_by_its_key(serve: Serve) -> None:
-    key, entry = create("ann", "use")
+    key, entry = key_and_entry("ann")
     client = serve(api_keys=entry, key_daily_budget="0.0001")
     response = client.post(PATH, json={"query": "hi"}, headers={"X-API-Key": key})
     assert (response.status_code, response.json()["budget"]) == (402, "account")

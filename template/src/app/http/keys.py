@@ -66,16 +66,6 @@ def make(
     return key, ApiKey(name, role, digest(key), budget, limit, expires, now)
 
 
-def create(name: str, role: KeyRole) -> tuple[str, str]:
-    """A new key, and the entry for `API_KEYS` that accepts it.
-
-    Raises:
-        ConfigurationError: the name cannot stand in an entry.
-    """
-    key, made = make(name, role)
-    return key, made.entry
-
-
 def parse(entries: str) -> tuple[ApiKey, ...]:
     """Read `API_KEYS`: comma-separated `name:role:sha256`.
 

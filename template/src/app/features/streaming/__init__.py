@@ -19,14 +19,16 @@ from fastapi import Query as FromUrl
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, Field
 
+from app.about import about
 from app.cascade.types import Event, Json
 from app.features import Feature
+from app.features.streaming import playground
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.problems import from_cascade
 from app.http.schemas import QueryBody, QueryRequest, QueryResponse
 from app.http.strict import StrictRoute
 from app.routes.query import to_query
-from app.settings import Settings
+from app.settings import EnvSettings, Settings, load_settings
 
 router = APIRouter(tags=["query"], route_class=StrictRoute)
 
@@ -63,9 +65,19 @@ class StreamEvent(BaseModel):
         return cls(type=event.type, content=event.content, data=dict(event.data))
 
 
-def feature(_: Settings) -> Feature:
-    """Streams need no settings."""
-    return Feature(name="streaming", routers=[router])
+class StreamingSettings(EnvSettings):
+    """Settings of this feature."""
+
+    playground: Literal["auto", "on", "off"] = "auto"
+    """Whether `/playground` is served; `auto`: not in production."""
+
+
+def feature(settings: Settings) -> Feature:
+    """The streams; and the page that shows them, where it is wanted."""
+    wanted = load_settings(StreamingSettings).playground
+    shown = wanted == "on" or (wanted == "auto" and settings.environment == "development")
+    pages = [playground.router(about().name)] if shown else []
+    return Feature(name="streaming", routers=[router], open_routers=pages)
 
 
 async def events_of_body(
