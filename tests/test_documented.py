@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,7 +28,11 @@ case "$1" in
 esac
 """
 """Without a cluster: what would be sent to it is printed."""
-PARSERS: dict[str, Callable[[str], object]] = {"json": json.loads, "yaml": yaml.safe_load}
+PARSERS: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+}
 """Languages of blocks that nobody carries out."""
 A_FEW = "--cov-fail-under=0 tests/test_config.py tests/test_reference.py"
 ELSEWHERE = {
@@ -78,7 +83,7 @@ def test_every_command_of_the_pages_does_what_it_says(
     workshop.install(project)
     commit(project)
     (project / "secrets.env").write_text("OPENAI_API_KEY=x\n")
-    (project / ".git/info/exclude").write_text("/secrets.env\n/service.log\n")
+    (project / ".git/info/exclude").write_text("/mine.jsonl\n/secrets.env\n/service.log\n")
     reader = following(project)
     for page in pages(project):
         if page.name in ELSEWHERE:

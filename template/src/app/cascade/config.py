@@ -93,6 +93,7 @@ class Embeddings(_Table):
     """The `[embeddings]` table, if there is one."""
 
     model: str
+    """The table of the model that makes them."""
 
 
 class CascadeFile(_Table):
