@@ -188,6 +188,14 @@ def check_resources(resources: list[dict[str, Any]], overlay: str) -> None:
     assert errors == [], overlay
 
 
+def test_the_files_of_the_fullest_are_valid(
+    workshop: Workshop, kustomize: list[str], tmp_path: Path
+) -> None:
+    project = shutil.copytree(workshop.fresh(FULLEST), tmp_path / "service")
+    check_docker(project)
+    check_kubernetes(project, FULLEST.on, kustomize)
+
+
 def test_a_field_that_kubernetes_does_not_know_is_an_error() -> None:
     wrong = {
         "apiVersion": "v1",

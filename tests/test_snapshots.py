@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Render
 from tests.snapshots import listed, missing, parted, served
 from tests.variants import FULLEST, LEANEST, SWITCHES
-from tests.workshop import files
+from tests.workshop import Workshop, files
 
 WHOLE: dict[str, Any] = {"paths": {"/a": {"get": {}}, "/b": {}}, "both": 1, "always": [1, 2]}
 
 
-def test_the_leanest_and_the_fullest_hold_what_is_listed(render: Render) -> None:
+def test_the_leanest_and_the_fullest_hold_what_is_listed(workshop: Workshop) -> None:
     for variant in (LEANEST, FULLEST):
-        assert files(render(variant.answers)) == listed(variant.on)
+        assert files(workshop.fresh(variant)) == listed(variant.on)
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
