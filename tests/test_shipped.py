@@ -396,7 +396,7 @@ def instructions(project: Path) -> list[list[str]]:
     return stages
 
 
-def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
+def test_the_image_is_built_in_stages_from_pinned_images(project: Path, tmp_path: Path) -> None:
     first, tool, build, _ = instructions(project)
     assert [argument.partition("=")[0] for argument in first] == [
         "ARG PYTHON_IMAGE",
@@ -407,11 +407,23 @@ def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
     assert build[:2] == ["FROM ${PYTHON_IMAGE} AS build", "COPY --from=uv /uv /usr/local/bin/uv"]
     # The dependencies' layer changes with the lock, not with the code.
     locked, project_too = (line for line in build if "uv sync" in line)
+    assert "COPY pyproject.toml uv.loc[k] ./" in build[: build.index(locked)]
     assert build.index(locked) < build.index("COPY . .") < build.index(project_too)
     for line, option in ((locked, "--no-install-project"), (project_too, "--no-editable")):
         assert "--mount=type=cache,target=/root/.cache/uv" in line
         assert f"uv sync --locked --no-dev --extra redis {option}" in line
         assert "-m compileall" in line
+    # A lock file that anybody may write is not taken along.
+    assert project_too.endswith(" && rm -f .venv/.lock")
+    assert "ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never" in build
+    (looked,) = (line.removeprefix("RUN ") for line in build if line.startswith("RUN test "))
+    ended = subprocess.run(
+        ["sh", "-c", looked], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "run 'uv lock'" in ended.stderr
+    (tmp_path / "uv.lock").touch()
+    run("sh", "-c", looked, cwd=tmp_path)
 
 
 def test_the_image_runs_as_nobody_with_what_was_built(project: Path) -> None:
