@@ -52,6 +52,11 @@ Stage = tuple[str, ...]
 """A place, and pytest's arguments there."""
 
 TYPED = "tests/test_answers.py::test_answers_are_rendered_as_they_were_typed[row0]"
+_MANIFEST: tuple[Stage, ...] = (
+    ("questions", "tests/test_snapshots.py"),
+    ("questions", "tests/test_switches.py"),
+    ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
+)
 _MANIFESTS: tuple[Stage, ...] = (
     ("template", "tests/test_policy.py"),
     ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
@@ -67,7 +72,10 @@ _IMAGE: tuple[Stage, ...] = (
     ("service", "tests/test_container.py"),
     ("template", "tests/test_deploy.py", "-k", "valid"),
 )
-_WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
+_WORKFLOWS: tuple[Stage, ...] = (
+    ("template", "tests/test_ci.py", "-k", "not valid"),
+    ("template", "tests/test_ci.py", "-k", "valid"),
+)
 _SERVICE: tuple[Stage, ...] = (
     ("source", "tests/test_settings.py", "tests/test_hosts.py", "tests/test_browsers.py"),
     ("source", "tests/test_main.py", "tests/test_health.py", "tests/test_contract.py"),
@@ -83,6 +91,8 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         ("questions", "tests/test_command_line.py", "-k", "older_release"),
     ),
     "copier.yml: _min*": (("questions", "tests/test_copier.py", "-k", "oldest"),),
+    "copier.yml: if*": _MANIFEST,
+    "copier.yml: _exclude[[]12*": _MANIFEST,
     "copier.yml": (
         ("questions", "tests/test_answers.py", "-k", "question"),
         ("questions", "tests/test_snapshots.py"),
