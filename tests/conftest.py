@@ -62,7 +62,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def workshop(request: pytest.FixtureRequest) -> Workshop:
-    return Workshop(request.config.stash[SHARED])
+    # tests/mutation gives each mutant a workshop of its own.
+    return Workshop(Path(os.environ.get("WORKSHOP", request.config.stash[SHARED])))
 
 
 @pytest.fixture(scope="session")

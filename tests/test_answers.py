@@ -76,6 +76,53 @@ def test_every_question_has_its_values() -> None:
     assert ANSWERS.keys() == REFUSED.keys() == QUESTIONS.keys() - set(SWITCHES)
 
 
+def test_a_question_says_what_it_asks_and_what_it_offers() -> None:
+    for question in QUESTIONS.values():
+        assert "?" in question["help"]
+        assert question["type"] in ("str", "bool")
+    offered = {name: list(question.get("choices", {})) for name, question in QUESTIONS.items()}
+    assert {name: choices for name, choices in offered.items() if choices} == {
+        "license": ["MIT", "Apache 2.0", "BSD, 3 clauses", "None, all rights reserved"],
+        "providers": [
+            *("OpenAI, or any OpenAI-compatible endpoint", "Anthropic", "Groq", "Together"),
+            *("Ollama, on your own machine", "vLLM, on your own machines"),
+        ],
+        "updates": [
+            "A workflow of GitHub opens a pull request each week",
+            "I run `make update` now and then",
+        ],
+    }
+
+
+def test_a_question_that_is_not_answered_has_a_default(plain: Path, tmp_path: Path) -> None:
+    project = rendered(plain, tmp_path / "service", {}, "*", "!.copier-answers.yml")
+    kept = yaml.safe_load((project / ".copier-answers.yml").read_text(encoding="utf-8"))
+    assert {name: kept[name] for name in QUESTIONS} == {
+        "project_name": "My Cascade",
+        "project_slug": "my-cascade",
+        "description": "Answers with a cheap model where it can, with a strong one where it must",
+        "author": "The My Cascade team",
+        "license": "MIT",
+        "providers": ["openai"],
+        "drafter": "openai/gpt-4o-mini",
+        "verifier": "openai/gpt-4o",
+        "updates": "github",
+        **{switch: switch != "kubernetes" for switch in SWITCHES},
+    }
+
+
+def test_what_is_no_question_is_computed_and_cannot_be_given() -> None:
+    described = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+    computed = {n: q for n, q in described.items() if n[0] != "_" and n not in QUESTIONS}
+    assert computed.keys() == {
+        *("catalog", "prices", "taken_names", "asked", "switches"),
+        *("slug_of_name", "models", "description_toml", "author_toml"),
+    }
+    for question in computed.values():
+        assert question["validator"].startswith("It is computed")
+        assert question["type"] in ("yaml", "str")
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[f"row{number}" for number in range(len(ROWS))])
 def test_answers_are_rendered_as_they_were_typed(
     row: dict[str, Any], plain: Path, tmp_path: Path

@@ -138,6 +138,27 @@ def test_a_service_is_checked_on_the_oldest_python_and_on_that_of_its_image() ->
     assert "setup-uv" in job["steps"][1]["uses"]
 
 
+def test_news_of_the_template_are_looked_for_each_week_and_on_demand() -> None:
+    described = yaml.safe_load(UPDATES.read_text(encoding="utf-8"))
+    assert described["name"] == "Template"
+    assert described[True] == {"schedule": [{"cron": "17 5 * * 1"}], "workflow_dispatch": None}
+    assert described["concurrency"] == {"group": "template"}
+    job = described["jobs"]["update"]
+    assert job["name"] == "Update"
+    assert job["runs-on"] == "ubuntu-24.04"
+    assert job["permissions"] == {"contents": "write", "pull-requests": "write"}
+    checkout, uv, update, propose = job["steps"]
+    # The job's token is for `gh` alone, and no cache is handed on to what can write.
+    assert checkout["with"] == {"persist-credentials": False}
+    assert uv["with"] == {"enable-cache": False}
+    assert update == {
+        "name": "Update the project",
+        "run": 'make update ARGS="--report $RUNNER_TEMP/report.md"',
+    }
+    assert propose["name"] == "Open a pull request"
+    assert propose["env"] == {"GH_TOKEN": "${{ secrets.TEMPLATE_UPDATE_TOKEN || github.token }}"}
+
+
 def test_every_pair_of_answers_is_covered() -> None:
     met = {
         (a, json.dumps(row[a]), b, json.dumps(row[b]))

@@ -136,4 +136,5 @@ def test_an_answer_to_a_question_of_an_older_release_is_no_hindrance(
     commit(project)
     code, said = told("update", "--defaults", "-d", "docker=no", cwd=project)
     assert code == 0, said
+    assert "My Cascade is updated. `git diff` shows how;" in said
     assert same(project, render({"docker": False}))

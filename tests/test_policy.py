@@ -8,7 +8,7 @@ import yaml
 
 from tests.test_deploy import build
 from tests.variants import Variant
-from tests.workshop import rendered
+from tests.workshop import Workshop
 
 SLUG = "my-cascade"
 LABELS = {"app.kubernetes.io/name": SLUG}
@@ -17,9 +17,8 @@ Resources = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def project(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    answers = Variant(frozenset({"prometheus", "kubernetes"})).answers
-    return rendered(plain, tmp_path_factory.mktemp("policy") / "service", answers)
+def project(workshop: Workshop) -> Path:
+    return workshop.fresh(Variant(frozenset({"prometheus", "kubernetes"})))
 
 
 def built(kustomize: list[str], project: Path, overlay: str) -> Resources:
@@ -196,6 +195,12 @@ def test_the_service_speaks_http_on_port_80(production: Resources) -> None:
 def test_prometheus_scrapes_in_time(production: Resources) -> None:
     (endpoint,) = production["ServiceMonitor"]["spec"]["endpoints"]
     assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("30s", "10s")
+
+
+def test_the_gateway_listens_to_one_name(project: Path) -> None:
+    path = project / "deploy/kubernetes/components/gateway/httproute.yaml"
+    route = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert route["spec"]["hostnames"] == [f"{SLUG}.example.com"]
 
 
 def test_kustomizations_say_what_they_are(project: Path) -> None:

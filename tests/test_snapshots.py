@@ -1,20 +1,26 @@
 """How snapshots are taken; `test_variants.py` holds all 64 variants against them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Render
 from tests.snapshots import listed, missing, parted, served
 from tests.variants import FULLEST, LEANEST, SWITCHES
-from tests.workshop import files
+from tests.workshop import Workshop, files, rendered
 
 WHOLE: dict[str, Any] = {"paths": {"/a": {"get": {}}, "/b": {}}, "both": 1, "always": [1, 2]}
 
 
-def test_the_leanest_and_the_fullest_hold_what_is_listed(render: Render) -> None:
+def test_the_leanest_and_the_fullest_hold_what_is_listed(workshop: Workshop) -> None:
     for variant in (LEANEST, FULLEST):
-        assert files(render(variant.answers)) == listed(variant.on)
+        assert files(workshop.fresh(variant)) == listed(variant.on)
+
+
+def test_two_more_answers_leave_a_file_out(plain: Path, tmp_path: Path) -> None:
+    answers = {**LEANEST.answers, "license": "none", "updates": "none"}
+    project = rendered(plain, tmp_path / "service", answers)
+    assert files(project) == listed(LEANEST.on) - {"LICENSE", ".github/workflows/update.yml"}
 
 
 @pytest.mark.parametrize("switch", SWITCHES)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Render
 from tests.test_variants import extent
 from tests.variants import FULLEST, LEANEST, SWITCHES, VARIANTS, belongs, manifest
-from tests.workshop import DEPLOYING, Extent, files
+from tests.workshop import DEPLOYING, Extent, Workshop, files
 
 WORDS = {
     "streaming": [
@@ -58,8 +57,8 @@ def test_every_switch_has_its_words() -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_a_switch_that_is_off_leaves_nothing(switch: str, render: Render) -> None:
-    on, off = render(FULLEST.answers), render(FULLEST.without(switch).answers)
+def test_a_switch_that_is_off_leaves_nothing(switch: str, workshop: Workshop) -> None:
+    on, off = workshop.fresh(FULLEST), workshop.fresh(FULLEST.without(switch))
     paths = manifest(switch)
     assert files(on) - files(off) == {file for file in files(on) if belongs(file, paths)}
     assert files(off) <= files(on)
@@ -71,14 +70,14 @@ def test_a_switch_that_is_off_leaves_nothing(switch: str, render: Render) -> Non
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_every_path_of_the_manifest_exists(switch: str, render: Render) -> None:
-    on = files(render(FULLEST.answers))
+def test_every_path_of_the_manifest_exists(switch: str, workshop: Workshop) -> None:
+    on = files(workshop.fresh(FULLEST))
     for path in manifest(switch):
         assert any(belongs(file, [path]) for file in on), path
 
 
-def test_the_leanest_variant_says_nothing_of_any_switch(render: Render) -> None:
-    project = render(LEANEST.answers)
+def test_the_leanest_variant_says_nothing_of_any_switch(workshop: Workshop) -> None:
+    project = workshop.fresh(LEANEST)
     folders = [path for path in project.rglob("*") if path.is_dir()]
     assert [folder for folder in folders if not any(folder.iterdir())] == []
     assert [line for switch in SWITCHES for line in said(project, WORDS[switch])] == []

@@ -14,13 +14,14 @@ import yaml
 from filelock import FileLock
 
 from tests.processes import run
-from tests.variants import QUESTIONS, ROOT, belongs, manifest
+from tests.variants import QUESTIONS, ROOT, Variant, belongs, manifest
 
 VERSION = "v1.0.0"
 DEPLOYING = ("docker", "kubernetes")
 """The switches whose files are not part of the running service."""
 APART = ROOT / "tests" / "snapshots" / "apart.txt"
 """The tests of the service that run in the leanest and the fullest variant only."""
+FRESH = "fresh-"
 _GIT = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.com")
 
 
@@ -75,12 +76,15 @@ class Workshop:
 
     def plain(self) -> Path:
         """The template without its repository, which Copier need not clone."""
+        return self.once("plain", copy_working_tree)
+
+    def fresh(self, variant: Variant) -> Path:
+        """What a variant is rendered into, for tests that only read it."""
 
         def make(folder: Path) -> None:
-            shutil.copytree(self.template(), folder, dirs_exist_ok=True, ignore=without_git)
+            rendered(self.plain(), folder, variant.answers)
 
-        without_git = shutil.ignore_patterns(".git")
-        return self.once("plain", make)
+        return self.once(f"{FRESH}{variant.name}", make)
 
     def install(self, project: Path, *more: str) -> None:
         """Give a project its own environment, by the lock that all of its dependencies share."""

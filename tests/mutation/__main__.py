@@ -10,12 +10,16 @@ import hashlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,8 +30,8 @@ import yaml
 
 from tests.mutation.mutants import Mutant, mutants
 from tests.processes import environment
-from tests.variants import FULLEST, ROOT
-from tests.workshop import Workshop, rendered, snapshot
+from tests.variants import FULLEST, ROOT, VARIANTS
+from tests.workshop import FRESH, Workshop, rendered, snapshot
 
 EXPLAINED = ROOT / "tests" / "mutation" / "explained.yml"
 FOLDER = ROOT / "build" / "mutants"
@@ -36,56 +40,119 @@ IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
 PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-W", IMPORTED)
 PLACES: dict[str, tuple[str, ...]] = {
     "template": ("copier", "httpx", "hypothesis", "jinja2_ansible_filters", "kubernetes_validate"),
+    "questions": ("copier", "httpx", "hypothesis", "jinja2_ansible_filters", "kubernetes_validate"),
     "service": ("app.main", "app.cli", "httpx", "hypothesis", "yaml"),
     "source": ("aiohttp.web", "cascadeflow", "fastapi", "httpx", "hypothesis", "uvicorn"),
 }
-"""Where tests run, and what they share there: in this repository, or in `template/` in place, the
-service's own modules imported once, or anew each time because they are what is changed."""
-DEPLOYED = "prometheus+docker+kubernetes"
+"""Where tests run, and what they share there: in this repository, or in `template/` in place."""
+ANEW = ("questions", "source")
+"""The places whose tests are collected anew each time: they import what is changed."""
 
 Stage = tuple[str, ...]
 """A place, and pytest's arguments there."""
 
+TYPED = "tests/test_answers.py::test_answers_are_rendered_as_they_were_typed[row0]"
+_MANIFEST: tuple[Stage, ...] = (
+    ("questions", "tests/test_snapshots.py"),
+    ("questions", "tests/test_switches.py"),
+    ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
+)
 _MANIFESTS: tuple[Stage, ...] = (
     ("template", "tests/test_policy.py"),
     ("service", "tests/test_manifests.py", "tests/test_manifests_prometheus.py"),
-    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and manifests"),
+    ("template", "tests/test_deploy.py", "-k", "valid"),
+)
+_MONITORING: tuple[Stage, ...] = (
+    ("service", "tests/test_manifests_prometheus.py", "tests/test_monitoring.py"),
+    ("template", "tests/test_shipped.py", "-k", "monitoring"),
+    ("template", "tests/test_monitoring.py", "-k", "query or promtool"),
 )
 _IMAGE: tuple[Stage, ...] = (
-    ("service", "tests/test_container.py"),
     ("template", "tests/test_shipped.py", "-k", "compose or image or build"),
-    ("template", "tests/test_deploy.py", "-k", f"{DEPLOYED} and image"),
+    ("service", "tests/test_container.py"),
+    ("template", "tests/test_deploy.py", "-k", "valid"),
 )
-_WORKFLOWS: tuple[Stage, ...] = (("template", "tests/test_ci.py"),)
+_WORKFLOWS: tuple[Stage, ...] = (
+    ("template", "tests/test_ci.py", "-k", "not valid"),
+    ("template", "tests/test_ci.py", "-k", "valid"),
+)
 _SERVICE: tuple[Stage, ...] = (
-    ("source", "tests/test_settings.py", "tests/features", "tests/test_main.py"),
+    ("source", "tests/test_settings.py", "tests/test_hosts.py", "tests/test_browsers.py"),
+    ("source", "tests/test_main.py", "tests/test_health.py", "tests/test_contract.py"),
     ("source", "tests"),
 )
 STAGES: dict[str, tuple[Stage, ...]] = {
+    "copier.yml: taken_names*": (
+        ("questions", "tests/test_answers.py", "-k", "refused and project_slug"),
+        ("questions", "tests/test_answers.py", "-k", "environment"),
+    ),
+    "copier.yml: _message*": (
+        ("questions", "tests/test_command_line.py", "-k", "file_of_answers"),
+        ("questions", "tests/test_command_line.py", "-k", "older_release"),
+    ),
+    "copier.yml: _min*": (("questions", "tests/test_copier.py", "-k", "oldest"),),
+    "copier.yml: if*": _MANIFEST,
+    "copier.yml: _exclude[[]12*": _MANIFEST,
     "copier.yml": (
-        ("template", "tests/test_snapshots.py"),
-        ("template", "tests/test_answers.py", "-k", "refused or question"),
-        ("template", "tests/test_switches.py"),
-        ("template", "tests/test_command_line.py"),
-        ("template", "tests/test_shipped.py", "-k", "models"),
-        ("template", "tests/test_in_place.py", "-k", "not itself"),
-        ("template", "tests/test_answers.py", "-k", "typed"),
-        ("template", "tests/test_copier.py", "-k", "owner"),
-        ("template", "tests/test_any_answer.py"),
+        ("questions", "tests/test_answers.py", "-k", "question"),
+        ("questions", "tests/test_snapshots.py"),
+        ("questions", "tests/test_shipped.py", "-k", "models"),
+        ("questions", "tests/test_answers.py", "-k", "refused and not environment"),
+        ("questions", TYPED),
+        ("questions", "tests/test_in_place.py", "-k", "made_in_place or tag"),
+        ("questions", "tests/test_switches.py"),
+        ("questions", "tests/test_updates.py", "-k", "owners_models"),
+        ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
+        ("questions", "tests/test_command_line.py", "-k", "computed or knows or no_question"),
     ),
     "template/Dockerfile": _IMAGE,
     "template/.dockerignore": _IMAGE,
-    "template/compose.yaml": _IMAGE,
+    "template/compose.yaml": (*_IMAGE, ("template", "tests/test_switches.py")),
+    "template/deploy/kubernetes/.checkov.yaml": (
+        ("template", "tests/test_deploy.py", "-k", "checkov"),
+    ),
+    "template/deploy/kubernetes/components/prometheus/*": (_MONITORING[0], *_MANIFESTS),
+    "template/deploy/monitoring/*": _MONITORING,
     "template/deploy/*": _MANIFESTS,
-    "template/.github/*": (*_WORKFLOWS, ("template", "tests/test_shipped.py", "-k", "ci")),
+    "template/.github/workflows/ci.yml": (
+        *_WORKFLOWS,
+        ("template", "tests/test_shipped.py", "-k", "ci"),
+    ),
+    "template/.github/workflows/update.yml": (
+        *_WORKFLOWS,
+        ("template", "tests/test_update_workflow.py"),
+    ),
     ".github/*": _WORKFLOWS,
+    "template/src/app/features/openai_api.py": (
+        ("source", "tests/features/test_openai_api.py"),
+        *_SERVICE,
+    ),
+    "template/src/app/features/prometheus/*": (
+        ("source", "tests/features/test_prometheus.py", "tests/features/test_traces.py"),
+        *_SERVICE,
+    ),
+    "template/src/app/features/rate_limit/*": (
+        ("source", "tests/features/test_rate_limit.py", "-k", "not share"),
+        ("source", "tests/features/test_rate_limit_places.py"),
+        *_SERVICE,
+    ),
     "template/src/*": _SERVICE,
     "template/README.md": (("template", "tests/test_switches.py"),),
     "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
     "template/.gitignore": (("template", "tests/test_shipped.py", "-k", "git"),),
     "template/.pre-commit-config.yaml": (("template", "tests/test_shipped.py", "-k", "commit"),),
+    "template/.env.example": (
+        ("template", "tests/test_shipped.py", "-k", "example"),
+        ("template", TYPED),
+        ("template", "tests/test_switches.py"),
+    ),
+    "template/cascade.toml": (
+        ("template", "tests/test_shipped.py", "-k", "models"),
+        ("template", TYPED),
+    ),
     "template/*": (
         ("template", "tests/test_shipped.py"),
+        ("template", TYPED),
         ("template", "tests/test_switches.py"),
         ("template", "tests/test_answers.py", "-k", "typed"),
     ),
@@ -101,12 +168,16 @@ class Result:
     original: str
     """A digest of the file that it was made of."""
     killed_by: str
-    """The tests that turned red; empty for a survivor."""
+    """The first test that turned red; empty for a survivor."""
     seconds: float
 
 
-def stages_of(file: str) -> tuple[Stage, ...]:
-    return next(stages for pattern, stages in STAGES.items() if fnmatchcase(file, pattern))
+def stages_of(mutant: Mutant) -> tuple[Stage, ...]:
+    return next(
+        stages
+        for pattern, stages in STAGES.items()
+        if fnmatchcase(mutant.file, pattern) or fnmatchcase(mutant.name, pattern)
+    )
 
 
 def digest(file: str) -> str:
@@ -114,43 +185,55 @@ def digest(file: str) -> str:
 
 
 class Copy:
-    """A copy of the working tree, with a process for each place that tests run in."""
+    """A copy of the working tree, with a process for each stage."""
 
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         snapshot(folder)
         self._python = python
-        self._started: dict[str, subprocess.Popen[str]] = {}
+        self._started: dict[Stage, subprocess.Popen[str]] = {}
 
-    def _process(self, place: str) -> subprocess.Popen[str]:
-        if place not in self._started:
+    def _process(self, stage: Stage) -> subprocess.Popen[str]:
+        if stage not in self._started:
+            place, *arguments = stage
+            inside = place in ("service", "source")
             service = self.folder / "template"
-            here = place == "template"
-            self._started[place] = subprocess.Popen(
-                [sys.executable if here else self._python, FORKS, *PLACES[place]],
-                cwd=self.folder if here else service,
+            asked = {
+                "modules": PLACES[place],
+                "anew": place in ANEW,
+                "arguments": [
+                    *PYTEST,
+                    f"--basetemp={self.folder}-{len(self._started)}.tmp",
+                    *arguments,
+                ],
+            }
+            self._started[stage] = subprocess.Popen(
+                [self._python if inside else sys.executable, FORKS, json.dumps(asked)],
+                cwd=service if inside else self.folder,
                 env=environment(PYTHONPATH=str(service / "src")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-        return self._started[place]
+        return self._started[stage]
 
-    def passes(self, stage: Stage) -> bool:
-        """Whether pytest ends with 0; whatever else happens, something was seen.
+    def red(self, stage: Stage, workshop: Path) -> str:
+        """The test that failed first, or how else pytest ended; empty if it ended with 0.
 
         Raises:
-            ValueError: the process is gone.
+            ValueError: there are no such tests.
         """
-        place, *arguments = stage
-        process = self._process(place)
+        process = self._process(stage)
         assert process.stdin is not None
         assert process.stdout is not None
-        line = json.dumps([*PYTEST, f"--basetemp={self.folder}.tmp", *arguments])
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
-        return int(process.stdout.readline()) == 0
+        try:
+            process.stdin.write(f"{json.dumps({'WORKSHOP': str(workshop)})}\n")
+            process.stdin.flush()
+            code, first = json.loads(process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            raise ValueError(f"cannot be collected: {' '.join(stage)}") from None
+        return f"{stage[0]} {first or f'exit {code}'}" if code else ""
 
     def close(self) -> None:
         for process in self._started.values():
@@ -165,7 +248,10 @@ class Laboratory:
     """Copies in which mutants are tried, one after the other in each."""
 
     def __init__(self, folder: Path, python: Path, copies: int = 1) -> None:
-        self._green: set[Stage] = set()
+        self._folder = folder
+        self._green: dict[Stage, Path] = {}
+        self._one_at_a_time = threading.Lock()
+        self._seconds = 0
         self._free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         self._copies = [Copy(folder / f"copy{number}", python) for number in range(copies)]
         for copy in self._copies:
@@ -184,25 +270,53 @@ class Laboratory:
         started = time.perf_counter()
         copy = self._free.get()
         try:
-            killers = (" ".join(stage) for stage in stages if not self._passes(stage, mutant, copy))
-            killed_by = next(killers, "")
+            killed_by = next(filter(None, (self._red(stage, mutant, copy) for stage in stages)), "")
         finally:
             self._free.put(copy)
         seconds = round(time.perf_counter() - started, 1)
         return Result(mutant.name, digest(mutant.file), killed_by, seconds)
 
-    def _passes(self, stage: Stage, mutant: Mutant, copy: Copy) -> bool:
-        if stage not in self._green:
-            if not copy.passes(stage):
-                raise ValueError(f"red without any mutant: {' '.join(stage)}")
-            self._green.add(stage)
+    def _red(self, stage: Stage, mutant: Mutant, copy: Copy) -> str:
+        with self._one_at_a_time:
+            if stage not in self._green:
+                made = Path(tempfile.mkdtemp(dir=self._folder))
+                if red := copy.red(stage, made):
+                    raise ValueError(f"red without any mutant: {' '.join(stage)}: {red}")
+                self._green[stage] = made
         path = copy.folder / mutant.file
         original = path.read_bytes()
         path.write_text(mutant.text, encoding="utf-8")
+        # Python believes a compiled file that is of the same second and as long.
+        self._seconds += 1
+        os.utime(path, (self._seconds, self._seconds))
+        workshop = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            return copy.passes(stage)
+            if mutant.file.startswith("template/"):
+                prepare(workshop, self._green[stage], copy.folder, mutant.file)
+            return copy.red(stage, workshop)
         finally:
             path.write_bytes(original)
+            shutil.rmtree(workshop)
+
+
+def prepare(workshop: Path, made: Path, template: Path, file: str) -> None:
+    """Of the variants that a stage reads, make anew what a changed file becomes."""
+    one, rendering = workshop / "one", workshop / "rendering"
+    name = file.removeprefix("template/")
+    (one / file).parent.mkdir(parents=True)
+    for path in ("copier.yml", file):
+        shutil.copy(template / path, one / path)
+    for variant in VARIANTS:
+        before = made / f"{FRESH}{variant.name}"
+        if before.exists():
+            # If it cannot be rendered, the tests are to see it.
+            with suppress(Exception):
+                rendered(one, rendering, variant.answers)
+                mine = shutil.copytree(before, workshop / before.name, copy_function=os.link)
+                (mine / name).unlink(missing_ok=True)
+                if (rendering / name).exists():
+                    (rendering / name).rename(mine / name)
+            shutil.rmtree(rendering, ignore_errors=True)
 
 
 def read(file: Path) -> dict[str, Result]:
@@ -283,7 +397,7 @@ def main(
         workshop.install(home, "--no-install-project")
         laboratory = Laboratory(started, home / ".venv" / "bin" / "python", workers)
         with ThreadPoolExecutor(workers) as pool, notes.open("a", encoding="utf-8") as log:
-            done = pool.map(lambda mutant: laboratory.attempt(mutant, stages_of(mutant.file)), rest)
+            done = pool.map(lambda mutant: laboratory.attempt(mutant, stages_of(mutant)), rest)
             for number, result in enumerate(done, 1):
                 known[result.name] = result
                 log.write(json.dumps(asdict(result)) + "\n")
