@@ -79,7 +79,7 @@ def finish(file: Path) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGPROF, sample)
     signal.signal(signal.SIGUSR2, begin)
-    from app.cli import main
+    from app.__main__ import main
 
     into = Path(sys.argv.pop(1))
     try:
