@@ -82,7 +82,8 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def forget_everything(self) -> None:
-        """Go on with an empty database: a service of an earlier test may still write to its own."""
+        """Empty it, and go on with another database: an earlier test's service may still write."""
+        self._client.flushall()
         self._client.close()
         self._number += 1
         self._connect()
