@@ -56,7 +56,8 @@ def pytest_terminal_summary(
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    # The forks of tests/mutation share what their process has made.
+    if not hasattr(config, "workerinput") and "WORKSHOP" not in os.environ:
         shutil.rmtree(config.stash[SHARED], ignore_errors=True)
 
 
