@@ -97,6 +97,14 @@ def test_every_command_of_the_pages_does_what_it_says(
     workshop.tell(f"pages of a project: {count} commands carried out")
 
 
+def test_the_tables_of_settings_are_those_of_the_code(render: Render, workshop: Workshop) -> None:
+    project = render(FULLEST.answers)
+    workshop.install(project)
+    before = {page: page.read_text(encoding="utf-8") for page in pages(project)}
+    run(project / ".venv/bin/python", "-m", "tests.reference", cwd=project)
+    assert {page: page.read_text(encoding="utf-8") for page in before} == before
+
+
 def check(block: Block, told: str) -> None:
     """What a reader is promised, where it is more than that a command succeeds."""
     if block.page == "streaming.md":

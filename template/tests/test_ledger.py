@@ -18,7 +18,17 @@ import pytest
 
 from app.cascade.errors import BudgetExceeded
 from app.cascade.types import Outcome, Usage
-from app.ledger import ANYONE, Account, Budgets, Entry, Ledger, OnFailure, Record, UsageOfDay
+from app.ledger import (
+    ANYONE,
+    Account,
+    Budgets,
+    Entry,
+    Ledger,
+    OnFailure,
+    Record,
+    UsageOfDay,
+    pump,
+)
 from app.ledger.days import Clock, utc_now, zone
 from app.ledger.memory import MemoryStore
 from app.ledger.opening import store as store_of
@@ -111,6 +121,9 @@ def new_place(request: pytest.FixtureRequest, folder: Path) -> Place:
             return Place("memory://")
         case "redis":
             server: RedisServer = request.getfixturevalue("redis_server")
+            patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+            # Here nothing but the machine is slow.
+            patch.setattr(pump, "SECONDS", 10.0)
             server.forget_everything()
             return Place(server.url)
         case _:

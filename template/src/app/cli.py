@@ -81,7 +81,7 @@ def serve(
             http=BoundedProtocol,
             timeout_graceful_shutdown=drain.LAST_WORDS,
             # A worker that starts on a busy machine is slow, not dead.
-            timeout_worker_healthcheck=60,
+            timeout_worker_healthcheck=30,
         )
 
 

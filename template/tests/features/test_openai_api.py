@@ -293,7 +293,13 @@ def test_a_client_that_leaves_is_in_the_books(serve: Serve) -> None:
     asked = body("[[both:slow]] What is AI?", stream=True)
     with client.stream("POST", PATH, json=asked) as response:
         next(response.iter_lines())
-    assert eventually(lambda: client.get("/api/stats").json()["outcomes"] == {"cancelled": 1})
+
+    def cancelled() -> bool:
+        found: bool = client.get("/api/stats").json()["outcomes"] == {"cancelled": 1}
+        return found
+
+    # Who asks too often is refused.
+    assert eventually(cancelled, pause=0.6)
 
 
 # --- tools ----------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from app.http.strict import StrictRoute
 from app.routes.query import to_query
 from app.settings import EnvSettings, Settings, load_settings
 
+MEDIA_TYPE = "text/event-stream"
 PING_SECONDS = 15.0
 """A proxy may take a connection for dead on which nothing is said for longer."""
 PING: Message = {"type": "http.response.body", "body": b": ping\n\n", "more_body": True}
@@ -76,7 +77,7 @@ class StreamEvent(BaseModel):
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
-            "text/event-stream": {
+            MEDIA_TYPE: {
                 "itemSchema": {
                     "type": "object",
                     "required": ["data"],
@@ -141,8 +142,6 @@ class EventStream(StreamingResponse):
     FastAPI's own way from a generator to the wire costs more than the rest of an event's way.
     """
 
-    media_type = "text/event-stream"
-
     async def stream_response(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
         heard = loop.time()
@@ -178,7 +177,7 @@ async def post_stream(
     events: Annotated[AsyncIterator[Event], Depends(events_of_body)],
 ) -> EventStream:
     """Ask the cascade and watch it work."""
-    return EventStream(_lines(events), headers=HEADERS)
+    return EventStream(_lines(events), headers=HEADERS, media_type=MEDIA_TYPE)
 
 
 @router.get("/api/query/stream", response_class=EventStream, responses=DOCUMENTED)
@@ -186,4 +185,4 @@ async def get_stream(
     events: Annotated[AsyncIterator[Event], Depends(events_of_url)],
 ) -> EventStream:
     """The same by URL, for the browser's `EventSource`."""
-    return EventStream(_lines(events), headers=HEADERS)
+    return EventStream(_lines(events), headers=HEADERS, media_type=MEDIA_TYPE)
