@@ -6,11 +6,13 @@ import sys
 from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 import uvicorn
 from fastapi import FastAPI
+from rich.console import Console
+from rich.text import Text
 
 from app import cli_keys, cli_replay, runtime
 from app.about import about
@@ -24,9 +26,6 @@ from app.ledger import Account, Health, Ledger, export, opening
 from app.main import create_app
 from app.settings import Settings, load_settings
 from app.terminal import explained, fail
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
@@ -160,9 +159,6 @@ async def _export(
 
 
 async def _ask(settings: Settings, query: Query) -> None:
-    # A service starts without it.
-    from rich.console import Console
-
     logs.configure("ERROR")
     models = runtime.configure(settings)
     ledger = opening.choose(settings)
@@ -178,9 +174,7 @@ async def _ask(settings: Settings, query: Query) -> None:
             _show(console, event)
 
 
-def _show(console: "Console", event: Event) -> None:
-    from rich.text import Text
-
+def _show(console: Console, event: Event) -> None:
     match event.type:
         case "chunk":
             style = "cyan" if event.data["phase"] == "draft" else ""

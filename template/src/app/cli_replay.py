@@ -149,9 +149,8 @@ def _interruptible(run: Run, work: "asyncio.Future[None]") -> Iterator[list[int]
 
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    with suppress(
-        NotImplementedError
-    ):  # Windows ends at once; what is answered is kept all the same.
+    # Windows ends at once; what is answered is kept all the same.
+    with suppress(NotImplementedError):
         for number in numbers:
             loop.add_signal_handler(number, stop, number)
     try:

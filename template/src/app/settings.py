@@ -104,7 +104,11 @@ class Settings(EnvSettings):
 
     @property
     def serves_docs(self) -> bool:
-        return self.docs == "on" or (self.docs == "auto" and self.environment == "development")
+        return self.shows(self.docs)
+
+    def shows(self, wanted: Literal["auto", "on", "off"]) -> bool:
+        """Whether to serve what is for people at work on the service; `auto`: in development."""
+        return wanted == "on" or (wanted == "auto" and self.environment == "development")
 
     @field_validator("cors_origins")
     @classmethod

@@ -293,13 +293,9 @@ def test_a_client_that_leaves_is_in_the_books(serve: Serve) -> None:
     asked = body("[[both:slow]] What is AI?", stream=True)
     with client.stream("POST", PATH, json=asked) as response:
         next(response.iter_lines())
-
-    def cancelled() -> bool:
-        found: bool = client.get("/api/stats").json()["outcomes"] == {"cancelled": 1}
-        return found
-
     # Who asks too often is refused.
-    assert eventually(cancelled, pause=0.6)
+    told = {"cancelled": 1}
+    assert eventually(lambda: client.get("/api/stats").json()["outcomes"] == told, pause=0.6)
 
 
 # --- tools ----------------------------------------------------------------------------------------

@@ -142,13 +142,9 @@ def test_a_client_that_leaves_ends_it(embedding: Start) -> None:
     client, _ = embedding(hang)
     with pytest.raises(httpx.ReadTimeout):
         client.post(PATH, json=ASKED, timeout=0.3)
-
-    def cancelled() -> bool:
-        found: bool = client.get("/api/stats").json()["outcomes"] == {"cancelled": 1}
-        return found
-
     # Who asks too often is refused.
-    assert eventually(cancelled, pause=0.6)
+    told = {"cancelled": 1}
+    assert eventually(lambda: client.get("/api/stats").json()["outcomes"] == told, pause=0.6)
 
 
 @pytest.mark.parametrize(

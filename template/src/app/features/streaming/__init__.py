@@ -105,8 +105,7 @@ class StreamingSettings(EnvSettings):
 def feature(settings: Settings) -> Feature:
     """The streams; and the page that shows them, where it is wanted."""
     wanted = load_settings(StreamingSettings).playground
-    shown = wanted == "on" or (wanted == "auto" and settings.environment == "development")
-    pages = [playground.router(about().name)] if shown else []
+    pages = [playground.router(about().name)] if settings.shows(wanted) else []
     return Feature(name="streaming", routers=[router], open_routers=pages)
 
 
