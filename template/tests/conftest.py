@@ -365,6 +365,16 @@ class Left:
 Leave = Callable[..., Left]
 
 
+def post_and_leave(client: httpx.Client, path: str, body: object, asked: threading.Event) -> float:
+    """POSTs, and hangs up once an upstream has been asked; when that was, in monotonic seconds."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as line:
+        line.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        assert asked.wait(10)
+        return time.monotonic()
+
+
 @pytest.fixture
 def leave(stub: Callable[[Answering], Stub], serve: Serve, tmp_path: Path) -> Leave:
     """Has a client POST, and leave when a model works; the drafter unless it is the verifier."""
@@ -387,12 +397,7 @@ def leave(stub: Callable[[Answering], Stub], serve: Serve, tmp_path: Path) -> Le
         drafter = poor if verifier else hanging
         file.write_text(cascade_toml(drafter.url, hanging.url), encoding="utf-8")
         client = serve(cascade_file=file)
-        content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as line:
-            line.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-            assert asked.wait(5)
-            times["left"] = time.monotonic()
+        times["left"] = post_and_leave(client, path, body, asked)
         assert noticed.wait(5)
         return Left(client, times["noticed"] - times["left"])
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.conftest import Answering, Serve, Stub, answer_json, cascade_toml, eventually
+from tests.conftest import (
+    Answering,
+    Serve,
+    Stub,
+    answer_json,
+    cascade_toml,
+    eventually,
+    post_and_leave,
+)
 
 PATH = "/v1/embeddings"
 NOBODY = "http://127.0.0.1:1/v1"
@@ -139,9 +148,14 @@ def test_a_deadline_ends_it(embedding: Start) -> None:
 
 
 def test_a_client_that_leaves_ends_it(embedding: Start) -> None:
-    client, _ = embedding(hang)
-    with pytest.raises(httpx.ReadTimeout):
-        client.post(PATH, json=ASKED, timeout=0.3)
+    asked = threading.Event()
+
+    async def working(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        return await hang(request)
+
+    client, _ = embedding(working)
+    post_and_leave(client, PATH, ASKED, asked)
     # Who asks too often is refused.
     told = {"cancelled": 1}
     assert eventually(lambda: client.get("/api/stats").json()["outcomes"] == told, pause=0.6)
