@@ -103,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.include_router(health.router)
     guards = [
-        Depends(hosts.require_known),
+        *([Depends(hosts.require_known)] if settings.allowed_hosts else ()),
         Depends(guard.require("use")),
         *(dependency for feature in installed for dependency in feature.dependencies),
     ]

@@ -163,13 +163,12 @@ class Engine:
 
     def _fitting(self, query: Query) -> Query:
         """The query as it fits: the verifier alone where the drafter's context is too small."""
-        needed = pricing.prompt_tokens(query) + query.max_tokens
         last = self.models.drafter if query.undrafted else self.models.verifier
-        if needed > last.context:
+        if not pricing.fits(query, last):
             raise ContextExceeded(last.name, last.context)
-        if query.undrafted:
+        if query.undrafted or pricing.fits(query, self.models.drafter):
             return query
-        return replace(query, force_direct=True) if needed > self.models.drafter.context else query
+        return replace(query, force_direct=True)
 
     async def _reserve(self, query: Query, account: Account) -> Reservation:
         both = (self.models.drafter, self.models.verifier)
@@ -222,7 +221,7 @@ class Engine:
                     await exchange.call("drafter")
                     reason = "asked for by its name"
                 else:
-                    reason = (await self._router.run(exchange.query)).reason
+                    reason = await self._router.run(exchange.query)
         except TimeoutError:
             failure = NotReady() if self._abandoned else DeadlineExceeded(exchange.deadline)
             exchange.late()

@@ -35,6 +35,13 @@ def estimate(query: Query, text: str) -> Usage:
     return Usage(prompt_tokens(query), tokens(text), estimated=True)
 
 
+def fits(query: Query, model: Model) -> bool:
+    """Whether prompt and answer fit into the model's context, as far as an estimate can tell."""
+    left = model.context - query.max_tokens - FRAMING * len(query.messages)
+    # It never is more tokens than characters, which take no time to count.
+    return sum(map(len, _texts(query))) <= left or sum(map(tokens, _texts(query))) <= left
+
+
 def prompt_tokens(query: Query) -> int:
     """About as many tokens as a query has."""
     return sum(map(tokens, _texts(query))) + FRAMING * len(query.messages)

@@ -42,12 +42,15 @@ class Router:
         logging.getLogger("cascadeflow").setLevel(logging.CRITICAL)
         self._agent = _agent(models)
 
-    async def run(self, query: Query) -> CascadeResult:
-        """Route the query, draft, judge and escalate; what was said is in the exchange."""
+    async def run(self, query: Query) -> str:
+        """Route the query, draft, judge and escalate; what was said is in the exchange.
+
+        Returns why it was routed so.
+        """
         text, messages = view.of_conversation(query.messages)
         # With tools cascadeflow would not heed `force_direct`; the upstream gets them all the same.
         tools = None if query.force_direct else [*query.tools] or None
-        return await self._agent.run(
+        result = await self._agent.run(
             text,
             messages=messages,
             max_tokens=query.max_tokens,
@@ -57,6 +60,15 @@ class Router:
             # More would call tools by itself, with answers that it makes up.
             max_steps=1,
         )
+        return result.reason
+
+
+class _Agent(CascadeAgent):
+    """Says why it routed a query as it did; of the rest the exchange knows more."""
+
+    def _build_cascade_result(self, *_: object, **told: object) -> CascadeResult:
+        reason = str(told["routing_reason"])
+        return CascadeResult("", "", 0.0, 0.0, "", False, False, "", reason)
 
 
 class _Detector(ComplexityDetector):
@@ -163,7 +175,7 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
         quality.confidence_thresholds[complexity] = needed
     quality.log_decisions = quality.log_details = False
     # cascadeflow drafts with its cheapest model and verifies with its dearest: the roles, always.
-    agent = CascadeAgent(
+    agent = _Agent(
         [
             ModelConfig("drafter", provider="custom", cost=1.0),
             ModelConfig("verifier", provider="custom", cost=2.0),
@@ -179,6 +191,8 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
     agent.tool_router.stats["models_after_filter"] = deque(maxlen=0)
     agent.cascade.model_providers = agent.model_providers
+    # Its own estimate of costs, which nobody reads, is simpler.
+    agent.cascade._has_cost_calculator = False
     agent.cascade.quality_validator = _Validator(quality, difficulty, alignment)
     agent.cascade.tool_quality_validator = _ToolValidator()
     thresholds = AdaptiveThreshold if models.adaptive else _FixedThresholds

@@ -19,17 +19,26 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
     Raises:
         ClientGone: it did.
     """
-    task = asyncio.ensure_future(work)
+    working = asyncio.current_task()
     gone = asyncio.ensure_future(_gone(request))
+    done = left = False
+
+    def leave(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        if working and not done:
+            left = working.cancel()
+
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        # Whoever else has cancelled it wants it to end.
+        if left and working and not working.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        done = True
+        gone.cancel()
 
 
 async def _gone(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -90,6 +91,7 @@ def check_start(keyring: Keyring, environment: str, host: str = "127.0.0.1") -> 
         raise ConfigurationError(f"{NO_KEYS}: without one the service is open, on loopback only")
 
 
+@lru_cache(16)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host)

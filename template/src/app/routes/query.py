@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi import Query as FromUrl
 
 from app.cascade.types import Query
-from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TheDeadline, get_account, get_engine, get_settings
 from app.http.disconnect import while_connected
 from app.http.schemas import QueryBody, QueryRequest, QueryResponse, check_length
 from app.http.strict import StrictRoute
@@ -21,35 +21,24 @@ def to_query(request: QueryRequest, settings: Settings, deadline: float | None) 
     return request.to_query(deadline)
 
 
-async def from_body(body: QueryBody, settings: TheSettings, deadline: TheDeadline = None) -> Query:
-    """The query in a JSON body."""
-    return to_query(body, settings, deadline)
-
-
-async def from_url(
-    url: Annotated[QueryRequest, FromUrl()], settings: TheSettings, deadline: TheDeadline = None
-) -> Query:
-    """The query in the URL's parameters."""
-    return to_query(url, settings, deadline)
-
-
 @router.post("/api/query")
 async def post_query(
-    request: Request,
-    query: Annotated[Query, Depends(from_body)],
-    engine: TheEngine,
-    account: TheAccount,
+    request: Request, body: QueryBody, deadline: TheDeadline = None
 ) -> QueryResponse:
     """Ask the cascade."""
-    return QueryResponse.of(await while_connected(request, engine.ask(query, account)))
+    return await _answer(request, body, deadline)
 
 
 @router.get("/api/query")
 async def get_query(
-    request: Request,
-    query: Annotated[Query, Depends(from_url)],
-    engine: TheEngine,
-    account: TheAccount,
+    request: Request, url: Annotated[QueryRequest, FromUrl()], deadline: TheDeadline = None
 ) -> QueryResponse:
     """Ask the cascade by URL; prefer POST, since URLs end up in other people's logs."""
+    return await _answer(request, url, deadline)
+
+
+async def _answer(request: Request, asked: QueryRequest, deadline: float | None) -> QueryResponse:
+    # Called, since to depend on them takes FastAPI longer than the ledger takes for its books.
+    settings, engine = await get_settings(request), await get_engine(request)
+    query, account = to_query(asked, settings, deadline), await get_account(request)
     return QueryResponse.of(await while_connected(request, engine.ask(query, account)))
