@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+import pytest
+
 from tests.conftest import Render
 from tests.processes import run
 from tests.variants import FULLEST, ROOT, VARIANTS
@@ -117,17 +119,24 @@ def test_what_can_be_executed_says_by_what(template: Path, render: Render) -> No
             assert executable == path.read_bytes().startswith(b"#!"), name
 
 
-def test_the_template_itself_is_clean_and_passes_its_tests(
-    template: Path, render: Render, workshop: Workshop, tmp_path: Path
-) -> None:
+@pytest.fixture
+def programs(render: Render, workshop: Workshop) -> Path:
+    """Those of the fullest project's environment."""
     environment = render(FULLEST.answers)
     workshop.install(environment)
-    programs = environment / ".venv" / "bin"
-    here = template / "template"
-    check_lint(here, programs)
-    check_types(here, programs, workshop)
+    return environment / ".venv" / "bin"
+
+
+def test_the_template_itself_is_clean(template: Path, programs: Path, workshop: Workshop) -> None:
+    check_lint(template / "template", programs)
+    check_types(template / "template", programs, workshop)
+
+
+def test_the_template_itself_passes_its_tests(
+    template: Path, programs: Path, tmp_path: Path
+) -> None:
     noted = tmp_path / "apart.txt"
-    run_watched(here, programs, {"APART_TO": str(noted)})
+    run_watched(template / "template", programs, {"APART_TO": str(noted)})
     # What other variants leave out is still out of the reach of every switch.
     left_out = set(APART.read_text().splitlines())
     assert left_out <= set(noted.read_text().splitlines()), "as meant? then `make snapshots`"

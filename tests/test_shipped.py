@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 
 from tests.conftest import Render
 from tests.processes import run
-from tests.variants import FULLEST, ROOT
+from tests.variants import FULLEST, LEANEST, ROOT, Variant
 from tests.workshop import Workshop, commit, files, rendered
 
 PROVIDED = {
@@ -144,7 +145,11 @@ def fields(project: Path) -> Iterator[tuple[str, str | None]]:
                         yield field.target.id.upper(), None if plain is None else str(plain)
 
 
-def test_the_example_names_every_variable_and_its_default(project: Path) -> None:
+@pytest.mark.parametrize("variant", [FULLEST, LEANEST], ids=attrgetter("name"))
+def test_the_example_names_every_variable_and_its_default(
+    variant: Variant, workshop: Workshop
+) -> None:
+    project = workshop.fresh(variant)
     text = (project / ".env.example").read_text(encoding="utf-8")
     example = dict(line.split("=", 1) for line in text.splitlines() if line and line[0] != "#")
     defaults = dict(fields(project))
@@ -161,7 +166,7 @@ def test_git_takes_nothing_that_is_made(render: Render) -> None:
     made = [
         *(".env", ".venv/bin/python", ".coverage", ".hypothesis/x", "dist/x.whl"),
         *(".mypy_cache/x", ".pytest_cache/x", ".ruff_cache/x", "src/app/__pycache__/x"),
-        *("src/app/main.pyc", "ledger.sqlite3", "ledger.sqlite3-wal"),
+        *("src/app/main.pyc", "ledger.sqlite3", "ledger.sqlite3-wal", "mine.replay.jsonl"),
     ]
     for name in made:
         (project / name).parent.mkdir(parents=True, exist_ok=True)

@@ -110,6 +110,8 @@ def test_a_newer_template_becomes_a_pull_request(actions: Callable[[bool], Actio
     assert here.branches == ["main", branch]
     changed = run("git", "diff", "--name-only", "main", branch, cwd=here.origin).split()
     assert changed == [".copier-answers.yml", "docs/updates.md"]
+    author = run("git", "log", "-1", "--format=%an <%ae>", branch, cwd=here.origin)
+    assert author == "github-actions[bot] <41898282+github-actions[bot]@users.noreply.github.com>\n"
     assert here.asked == [
         f"gh pr list --head {branch} --state all --json number --jq .[]",
         "gh auth setup-git",

@@ -123,8 +123,13 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         ("template", "tests/test_update_workflow.py"),
     ),
     ".github/*": _WORKFLOWS,
-    "template/src/app/features/openai_api.py": (
+    "template/src/app/features/openai_api/*": (
         ("source", "tests/features/test_openai_api.py"),
+        ("source", "tests/features/test_openai_embeddings.py"),
+        *_SERVICE,
+    ),
+    "template/src/app/features/streaming/*": (
+        ("source", "tests/features/test_streaming.py", "tests/features/test_playground.py"),
         *_SERVICE,
     ),
     "template/src/app/features/prometheus/*": (
@@ -138,6 +143,12 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     ),
     "template/src/*": _SERVICE,
     "template/README.md": (("template", "tests/test_switches.py"),),
+    "template/pyproject.toml": (
+        ("template", "tests/test_shipped.py"),
+        ("template", TYPED),
+        ("template", "tests/test_switches.py"),
+        ("template", "tests/test_in_place.py", "-k", "is_clean"),
+    ),
     "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
     "template/.gitignore": (("template", "tests/test_shipped.py", "-k", "git"),),
     "template/.pre-commit-config.yaml": (("template", "tests/test_shipped.py", "-k", "commit"),),
@@ -383,11 +394,11 @@ def main(
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     notes = FOLDER / "results.jsonl"
-    known = {
-        name: result
-        for name, result in read(notes).items()
-        if result.original == digest(name.split(": ")[0]) and (result.killed_by or not again)
-    }
+    found, known = read(notes), {}
+    for mutant in wanted:
+        before = found.get(mutant.name)
+        if before and before.original == digest(mutant.file) and (before.killed_by or not again):
+            known[mutant.name] = before
     rest = [mutant for mutant in wanted if mutant.name not in known]
     if rest:
         started = FOLDER / f"{int(time.time())}"
