@@ -45,7 +45,8 @@ format: .venv/installed ## fix what can be fixed
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-snapshots: .venv/installed ## write anew what each variant holds and serves; then read the diff
+snapshots: .venv/installed ## write anew what each variant holds and serves, and examples/; then read the diff
+	.venv/bin/python -W ignore -m tests.examples
 	.venv/bin/python -W ignore -m tests.snapshots
 
 mutants: .venv/installed ## take one thing after the other away from the template: a test must turn red
