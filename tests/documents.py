@@ -60,12 +60,14 @@ def blocks(page: Path) -> list[Block]:
 class Reader:
     """Somebody who does what the pages say, in one folder and one shell's environment.
 
-    `instead` are words that a reader would replace, such as a port that is taken.
+    `instead` are words that a reader would replace, such as a port that is taken; `serves` are the
+    ends of commands that go on until the reader is done.
     """
 
     def __init__(self, folder: Path, bin: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
         self.instead: dict[str, str] = {}
+        self.serves: tuple[str, ...] = (" serve",)
         self._env = {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", **env}
         self._running = ExitStack()
 
@@ -77,8 +79,6 @@ class Reader:
 
     def follow(self, block: Block) -> str:
         """Write the file, or run the commands; what these print.
-
-        A command that serves goes on in the background, until the reader is done.
 
         Raises:
             AssertionError: a command failed; holds its output.
@@ -97,7 +97,7 @@ class Reader:
         for word, other in self.instead.items():
             script = script.replace(word, other)
         shell = ("bash", "-euo", "pipefail", "-c", script)
-        if not script.endswith(" serve"):
+        if not script.endswith(self.serves):
             return run(*shell, cwd=self.folder, env=self._env)
         service = serving(*shell, cwd=self.folder, env=self._env, timeout=300)
         self._running.enter_context(service)

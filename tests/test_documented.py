@@ -36,7 +36,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 """Languages of blocks that nobody carries out."""
 A_FEW = "--cov-fail-under=0 tests/test_config.py tests/test_reference.py"
 ELSEWHERE = {
-    "docker.md": "tests/test_image.py, where there is an engine",
+    "docker.md": "tests/docker_page.py, in the test of the image",
     "features.md": "the newcomer below",
 }
 """Pages that another test carries out."""

@@ -1,4 +1,4 @@
-"""The image built, inspected, run as it runs in production, loaded, and stopped.
+"""The image built, inspected, run as it runs in production, loaded, stopped; its page followed.
 
 It takes a container engine: docker or podman, whichever the machine has. GitHub's have
 one; elsewhere the test is skipped where there is none, and the end of the run says so.
@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 import yaml
 
+from tests import docker_page
 from tests.conftest import Render
 from tests.containers import PYTHON_IMAGE, UV_IMAGE, Engine, engine
 from tests.processes import wait_for
@@ -52,9 +53,7 @@ def test_the_image_is_built_and_serves_and_stops(
     with engine() as found:
         if not found:
             missing = "no container engine that runs: install podman, or docker with its daemon"
-            if os.environ.get("GITHUB_ACTIONS"):
-                pytest.fail(missing)
-            workshop.tell(f"NOT RUN: {Path(__file__).name}, {missing}")
+            tell_that_not_run(workshop, missing)
             pytest.skip(missing)
         project = render(FULLEST.answers)
         bases = {"PYTHON_IMAGE": PYTHON_IMAGE, "UV_IMAGE": UV_IMAGE}
@@ -83,6 +82,13 @@ def test_the_image_is_built_and_serves_and_stops(
             assert "Traceback" not in log
         finally:
             found("rm", "--force", name)
+        check_page(found, workshop, project, tmp_path)
+
+
+def tell_that_not_run(workshop: Workshop, missing: str) -> None:
+    if os.environ.get("GITHUB_ACTIONS"):
+        pytest.fail(missing)
+    workshop.tell(f"NOT RUN: {Path(__file__).name}, {missing}")
 
 
 def check_that_a_missing_lock_is_told(found: Engine, project: Path, bases: dict[str, str]) -> None:
@@ -238,3 +244,15 @@ def manifest(project: Path) -> dict[str, Any]:
 def mebibytes(quantity: str) -> int:
     assert quantity.endswith("Mi")
     return int(quantity.removesuffix("Mi"))
+
+
+def check_page(found: Engine, workshop: Workshop, project: Path, folder: Path) -> None:
+    """The page's own commands, where the engine can publish a port."""
+    published = ("run", "--rm", "--publish=127.0.0.1::8000", PYTHON_IMAGE, "python", "-c", "")
+    if found.tries(*published).returncode:
+        tell_that_not_run(workshop, "docs/docker.md: the engine has no network, such as netavark")
+        return
+    # compose.yaml reads it; for the build it was there to be left out.
+    (project / ".env").unlink()
+    count = docker_page.follow(found, project, folder)
+    workshop.tell(f"docs/docker.md: {count} commands carried out")
