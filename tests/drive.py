@@ -25,6 +25,7 @@ API = {
     "openai_api": {
         "/v1/chat/completions": {"post"},
         "/v1/embeddings": {"post"},
+        "/v1/messages": {"post"},
         "/v1/models": {"get"},
         "/v1/models/{name}": {"get"},
     },
@@ -208,13 +209,16 @@ def check_openai_api(client: httpx.Client, on: Collection[str]) -> None:
     assert "".join(told) == whole["choices"][0]["message"]["content"]
     unknown = client.post(path, json={**body, "model": "nobody"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+    message = client.post("/v1/messages", json={**body, "max_tokens": 100}).json()
+    assert (message["type"], message["stop_reason"]) == ("message", "end_turn")
+    assert message["content"][0]["text"] == "".join(told)
 
 
 def check_books(client: httpx.Client, on: Collection[str]) -> None:
     """The statistics, and the metrics if there are any, tell of what was asked above."""
     stats = client.get("/api/stats").json()
-    # Two accepted drafts more come from a stream and from OpenAI's API in two ways.
-    accepted = 1 + ("streaming" in on) + 2 * ("openai_api" in on)
+    # Accepted drafts more come from a stream, from OpenAI's API in two ways and from Anthropic's.
+    accepted = 1 + ("streaming" in on) + 3 * ("openai_api" in on)
     rejected = 1 + ("streaming" in on)
     assert stats["outcomes"]["accepted"] == accepted
     assert stats["outcomes"]["rejected"] == rejected

@@ -1,5 +1,6 @@
 """The words the service speaks: queries, answers and events, with nothing of cascadeflow."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,6 +23,15 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+    @property
+    def input(self) -> dict[str, Json]:
+        """The object in `arguments`; a model may have written none, or something else."""
+        try:
+            found: Json = json.loads(self.arguments)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

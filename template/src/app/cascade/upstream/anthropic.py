@@ -145,19 +145,10 @@ def _turn(message: Message) -> dict[str, Json]:
         return {"role": message.role, "content": message.content}
     said: list[Json] = [{"type": "text", "text": message.content}] if message.content else []
     asked: list[Json] = [
-        {"type": "tool_use", "id": c.id, "name": c.name, "input": _arguments(c.arguments)}
+        {"type": "tool_use", "id": c.id, "name": c.name, "input": c.input}
         for c in message.tool_calls
     ]
     return {"role": "assistant", "content": said + asked}
-
-
-def _arguments(text: str) -> Json:
-    """The object in a call's arguments; a model may have written none, or something else."""
-    try:
-        found: Json = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _tool(tool: dict[str, Json]) -> dict[str, Json]:

@@ -1,22 +1,25 @@
-"""`/v1/chat/completions` and `/v1/models`: any OpenAI client becomes a cascade by its base URL.
+"""`/v1`: any OpenAI client, or Anthropic client, becomes a cascade by its base URL.
 
 The model `cascade` is the cascade; a model's own name asks it directly. A draft is held back
-until it is accepted, so a client never sees text that is withdrawn. Errors have OpenAI's shape.
+until it is accepted, so a client never sees text that is withdrawn. Errors have the shape that
+the client knows.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.sse import EventSourceResponse
 
+from app.cascade.engine import Engine
 from app.cascade.types import Json, Query
 from app.features import Feature
-from app.features.openai_api import answers
+from app.features.openai_api import answers, messages
 from app.features.openai_api.embeddings import EmbeddingRequest, EmbeddingResponse
 from app.features.openai_api.embeddings import response as response_of
 from app.features.openai_api.errors import OpenAIRoute, documented
+from app.features.openai_api.messages import MessagesErrorBody, MessagesRequest, MessagesRoute
 from app.features.openai_api.requests import CASCADE, ChatRequest
 from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
@@ -38,7 +41,17 @@ class OpenAISettings(EnvSettings):
     """Which keys may ask a model by its own name: all, those with the role admin, or none."""
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"itemSchema": {"required": ["data"]}}}}
+}
+
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=documented())
+anthropic = APIRouter(
+    prefix="/v1",
+    tags=["anthropic"],
+    route_class=MessagesRoute,
+    responses=documented(MessagesErrorBody),
+)
 
 
 def feature(_: Settings) -> Feature:
@@ -50,6 +63,7 @@ def feature(_: Settings) -> Feature:
 
     told = APIRouter(dependencies=[Depends(tell)])
     told.include_router(router)
+    told.include_router(anthropic)
     return Feature(name=NAME, routers=[told])
 
 
@@ -89,6 +103,27 @@ async def chat_query(
     deadline: TheDeadline = None,
 ) -> Query:
     """The query in a chat request."""
+    return _query(body, engine, models, settings, deadline)
+
+
+async def messages_query(
+    body: MessagesRequest,
+    engine: TheEngine,
+    models: TheModels,
+    settings: TheSettings,
+    deadline: TheDeadline = None,
+) -> Query:
+    """The query in a request of Anthropic's API."""
+    return _query(body, engine, models, settings, deadline)
+
+
+def _query(
+    body: ChatRequest | MessagesRequest,
+    engine: Engine,
+    models: tuple[str, ...],
+    settings: Settings,
+    deadline: float | None,
+) -> Query:
     _check_model(body.model, models)
     query = body.to_query(engine.models, deadline)
     check_length(
@@ -130,11 +165,7 @@ async def open_stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@router.post(
-    "/chat/completions",
-    response_model=None,
-    responses={200: {"content": {"text/event-stream": {"itemSchema": {"required": ["data"]}}}}},
-)
+@router.post("/chat/completions", response_model=None, responses=STREAMED)
 async def create_chat_completion(
     request: Request,
     response: Response,
@@ -152,10 +183,31 @@ async def create_chat_completion(
         return answers.completion(body.model, answer, logprobs=logprobs)
     events = await stack.enter_async_context(engine.open(query, account, buffered=True))
     usage = body.stream_options is not None and body.stream_options.include_usage
-    return EventSourceResponse(
-        answers.chunks(events, body.model, usage=usage, logprobs=logprobs),
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    return _stream(answers.chunks(events, body.model, usage=usage, logprobs=logprobs))
+
+
+@anthropic.post("/messages", response_model=None, responses=STREAMED)
+async def create_message(
+    request: Request,
+    response: Response,
+    body: MessagesRequest,
+    query: Annotated[Query, Depends(messages_query)],
+    engine: TheEngine,
+    account: TheAccount,
+    stack: Annotated[AsyncExitStack, Depends(open_stack)],
+) -> dict[str, Json] | EventSourceResponse:
+    """A message by the cascade in Anthropic's shape, as JSON or as server-sent events."""
+    if not body.stream:
+        answer = await while_connected(request, engine.ask(query, account))
+        response.headers.update(answers.headers(answer))
+        return messages.message(body.model, answer)
+    events = await stack.enter_async_context(engine.open(query, account, buffered=True))
+    return _stream(messages.events(events, body.model))
+
+
+def _stream(events: AsyncIterator[bytes]) -> EventSourceResponse:
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(events, headers=headers)
 
 
 def _check_model(name: str, models: tuple[str, ...]) -> None:

@@ -36,7 +36,7 @@ def completion(model: str, answer: Answer, *, logprobs: bool) -> dict[str, Json]
         "object": "chat.completion",
         "choices": [choice],
         "usage": _usage(answer),
-        "cascade": _facts(answer),
+        "cascade": facts(answer),
     }
 
 
@@ -66,7 +66,7 @@ async def chunks(
                     calls = _tool_calls(answer)
                     numbered = [{"index": i, **call} for i, call in enumerate(calls)]
                     yield chunk({"tool_calls": [*numbered]})
-                yield chunk({}, answer.finish_reason or "stop", cascade=_facts(answer))
+                yield chunk({}, answer.finish_reason or "stop", cascade=facts(answer))
                 if usage:
                     yield _data({**head, "choices": [], "usage": _usage(answer)})
                 yield format_sse_event(data_str="[DONE]")
@@ -127,7 +127,7 @@ def headers(answer: Answer) -> dict[str, str]:
     }
 
 
-def _facts(answer: Answer) -> dict[str, Json]:
+def facts(answer: Answer) -> dict[str, Json]:
     return {
         "model_used": answer.model_used,
         "outcome": answer.outcome,

@@ -33,24 +33,38 @@ class OpenAIRoute(StrictRoute):
             try:
                 return await handle(request)
             except RequestValidationError as failure:
-                return _error(invalid(_by_position(failure)), status=400)
+                return self._error(invalid(_by_position(failure)), status=400)
             except HTTPException as failure:
-                return _error(from_http(failure), 400 if failure.status_code == 422 else None)
+                return self._error(from_http(failure), 400 if failure.status_code == 422 else None)
             except (Problem, CascadeError) as failure:
-                return _error(from_cascade(failure))
+                return self._error(from_cascade(failure))
 
         return handle_errors
 
+    def error_body(self, problem: Problem) -> dict[str, Json]:
+        return error_body(problem)
+
+    def _error(self, problem: Problem, status: int | None = None) -> JSONResponse:
+        return JSONResponse(
+            self.error_body(problem), status or problem.status, headers=dict(problem.headers)
+        )
+
 
 def _by_position(failure: RequestValidationError) -> RequestValidationError:
-    """A turn is named by its place alone; pydantic names its role as well."""
+    """A turn or block is named by its place alone; pydantic names its role or type as well."""
     return RequestValidationError(
-        [
-            {**error, "loc": (*where[:3], *where[4:]) if where[1:2] == ("messages",) else where}
-            for error in failure.errors()
-            for where in [tuple(error["loc"])]
-        ]
+        [{**error, "loc": _place(tuple(error["loc"]))} for error in failure.errors()]
     )
+
+
+def _place(where: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    match where:
+        case (body, "messages", turn, _, "content", int(block), _, *rest):
+            return (body, "messages", turn, "content", block, *rest)
+        case (body, "messages", turn, _, *rest):
+            return (body, "messages", turn, *rest)
+        case _:
+            return where
 
 
 class _ErrorDetail(BaseModel):
@@ -66,18 +80,12 @@ class ErrorBody(BaseModel):
     error: _ErrorDetail
 
 
-def documented() -> dict[int | str, dict[str, Any]]:
+def documented(body: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
     """Errors of these routes; and the service's own, of requests that reach no route."""
-    found = responses(ErrorBody)
+    found = responses(body)
     for response in found.values():
         response["content"] = {MEDIA_TYPE: DOCUMENTED}
     return found
-
-
-def _error(problem: Problem, status: int | None = None) -> JSONResponse:
-    return JSONResponse(
-        error_body(problem), status or problem.status, headers=dict(problem.headers)
-    )
 
 
 def error_body(problem: Problem) -> dict[str, Json]:
