@@ -215,10 +215,16 @@ def test_max_tokens_cuts_the_answer_and_says_so(client: httpx.Client) -> None:
     assert message["usage"]["output_tokens"] == 3
 
 
-def test_a_filtered_answer_is_a_refusal(between: Between) -> None:
-    said = {"message": {"content": "No."}, "finish_reason": "content_filter"}
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("content_filter", "refusal"), ("refusal", "refusal"), ("eos", "end_turn")],
+)
+def test_why_an_answer_stops_is_told_in_anthropics_words(
+    between: Between, finish: str, reason: str
+) -> None:
+    said = {"message": {"content": "No."}, "finish_reason": finish}
     client, _, _ = between(answer_json({"choices": [said]}), answer_json({"choices": [said]}))
-    assert ask(client, "hi", model="simulator-large")["stop_reason"] == "refusal"
+    assert ask(client, "hi", model="simulator-large")["stop_reason"] == reason
 
 
 def test_answers_are_in_the_books(serve: Serve) -> None:

@@ -31,6 +31,7 @@ STOPS = {
     "length": "max_tokens",
     "tool_calls": "tool_use",
     "content_filter": "refusal",
+    # Anthropic's own word, which its upstream passes on.
     "refusal": "refusal",
 }
 ERRORS = {
