@@ -74,6 +74,14 @@ def test_nothing_that_was_made_in_place_is_copied(plain: Path, tmp_path: Path) -
     assert found == names
 
 
+def test_what_others_write_in_braces_stays(plain: Path, tmp_path: Path) -> None:
+    used = shutil.copytree(plain, tmp_path / "used")
+    text = "${{ github.ref }} {% raw %} ${#files[@]} {# note #}\n"
+    (used / "template" / "other.txt").write_text(text, encoding="utf-8")
+    project = rendered(used, tmp_path / "service", FULLEST.answers)
+    assert (project / "other.txt").read_text(encoding="utf-8") == text
+
+
 def test_no_tag_is_left_in_a_rendered_file(render: Render) -> None:
     for variant in (VARIANTS[0], FULLEST):
         project = render(variant.answers)

@@ -100,15 +100,23 @@ def test_the_tools_are_strict(described: dict[str, Any]) -> None:
     assert tools["ruff"]["line-length"] == ours["ruff"]["line-length"]
     assert tools["mypy"]["strict"] is tools["mypy"]["warn_unreachable"] is True
     assert tools["mypy"]["packages"] == ["app", "tests"]
+    assert tools["mypy"].keys() - {"strict", "warn_unreachable"} == {
+        *("mypy_path", "packages", "overrides")
+    }
     tests = tools["pytest"]["ini_options"]
     assert tests["addopts"].split() == ["--strict-config", "--strict-markers"]
-    assert tests["filterwarnings"][0] == "error"
+    first, *let_through = tests["filterwarnings"]
+    assert (first, len(let_through)) == ("error", 1)
     assert tests["xfail_strict"] is True
     assert tests["testpaths"] == ["tests"]
     assert set(tests["pythonpath"]) == {"src", "."}
     assert tools["coverage"]["run"] == {"source": ["app"], "branch": True}
-    assert tools["coverage"]["report"]["fail_under"] >= 85
-    assert tools["coverage"]["report"]["show_missing"] is True
+    assert tools["coverage"]["report"] == {
+        "fail_under": 85,
+        "show_missing": True,
+        "skip_covered": True,
+        "exclude_also": ["if TYPE_CHECKING:", r"\.\.\.$"],
+    }
 
 
 def test_the_wheel_holds_the_package_and_its_metadata(
