@@ -16,7 +16,10 @@ WORDS = {
         *("/api/query/stream", r"features[/.]streaming", "docs/streaming"),
         *("StreamEvent", "playground"),
     ],
-    "prometheus": ["prometheus", "/metrics", "servicemonitor", "scrape", "grafana", "runbook"],
+    "prometheus": [
+        *("prometheus", "/metrics", "servicemonitor", "scrape", "grafana", "runbook"),
+        "opentelemetry",
+    ],
     "rate_limit": [r"\brate[_ -]limit\b", "slowapi"],
     "docker": ["docker", r"compose\.yaml", "buildkit"],
     "kubernetes": ["kubernetes", "kubectl", "kustom", r"\bpods?\b", "deploy/kubernetes"],

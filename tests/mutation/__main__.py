@@ -147,6 +147,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         ("template", "tests/test_shipped.py"),
         ("template", TYPED),
         ("template", "tests/test_switches.py"),
+        ("template", "tests/test_answers.py", "-k", "typed"),
         ("template", "tests/test_in_place.py", "-k", "is_clean"),
     ),
     "template/.gitattributes": (("template", "tests/test_in_place.py", "-k", "lines"),),
