@@ -74,6 +74,15 @@ def test_nothing_that_was_made_in_place_is_copied(plain: Path, tmp_path: Path) -
     assert found == names
 
 
+def test_a_tag_leaves_no_line_behind(template: Path, render: Render) -> None:
+    def blank(file: Path) -> int:
+        return file.read_text(encoding="utf-8").split("\n").count("")
+
+    project = render(FULLEST.answers)
+    for name in CONDITIONS:
+        assert blank(project / name) <= blank(template / "template" / name), name
+
+
 def test_what_others_write_in_braces_stays(plain: Path, tmp_path: Path) -> None:
     used = shutil.copytree(plain, tmp_path / "used")
     text = "${{ github.ref }} {% raw %} ${#files[@]} {# note #}\n"

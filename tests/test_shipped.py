@@ -194,6 +194,8 @@ def test_make_checks_what_ci_checks(project: Path) -> None:
     assert commands(project, "check") == [
         *("uv run ruff check", "uv run ruff format --check", "uv run mypy", "uv run pytest --cov"),
     ]
+    assert commands(project, "types") == ["uv run mypy"]
+    assert commands(project, "test") == ["uv run pytest --cov"]
     assert commands(project, "format") == ["uv run ruff check --fix", "uv run ruff format"]
     assert commands(project, "install") == ["uv sync"]
     assert commands(project, "run") == ["uv run my-cascade serve --reload"]
