@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 import pytest
+from jinja2 import UndefinedError
 
 from tests.conftest import Render
 from tests.processes import run
@@ -72,6 +73,15 @@ def test_nothing_that_was_made_in_place_is_copied(plain: Path, tmp_path: Path) -
     project = rendered(used, tmp_path / "service", FULLEST.answers)
     found = {path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()}
     assert found == names
+
+
+# Copier leaves a folder open where it fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_name_that_nobody_has_set_is_a_mistake(plain: Path, tmp_path: Path) -> None:
+    used = shutil.copytree(plain, tmp_path / "used")
+    (used / "template" / "other.txt").write_text("<%= no_such_name %>\n", encoding="utf-8")
+    with pytest.raises(UndefinedError, match="no_such_name"):
+        rendered(used, tmp_path / "service", FULLEST.answers)
 
 
 def test_a_tag_leaves_no_line_behind(template: Path, render: Render) -> None:

@@ -127,6 +127,26 @@ def test_make_update_runs_the_newest_script(copied: Copied) -> None:
     assert (project / "docs/prometheus.md").is_file()
 
 
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("gh:us/template", "https://github.com/us/template"),
+        ("gl:us/template", "https://gitlab.com/us/template"),
+        ("git+https://example.com/template", "https://example.com/template"),
+    ],
+)
+def test_make_update_finds_what_copier_finds(source: str, url: str, copied: Copied) -> None:
+    project = copied(PRESENT, LEANEST)
+    here = re.search("^_src_path: (.*)$", (project / ANSWERS).read_text(), re.MULTILINE)
+    assert here
+    answers("^_src_path: .*", f"_src_path: {source}")(project)
+    instead = {"KEY_0": f"url.{here[1]}.insteadOf", "VALUE_0": url, "COUNT": "1"}
+    env = {f"GIT_CONFIG_{name}": value for name, value in instead.items()}
+    env["PATH"] = f"{PROGRAMS}:{os.environ['PATH']}"
+    told = run("make", "update", "ARGS=--help", cwd=project, env=env)
+    assert "--trust" in told
+
+
 def test_it_runs_as_a_script_of_uv_and_explains_itself() -> None:
     told = run(PROGRAMS / "uv", "run", "--quiet", "--script", HOOK, "--help", cwd=ROOT)
     assert "--trust" in told

@@ -99,7 +99,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         ("questions", "tests/test_shipped.py", "-k", "models"),
         ("questions", "tests/test_answers.py", "-k", "refused and not environment"),
         ("questions", TYPED),
-        ("questions", "tests/test_in_place.py", "-k", "made_in_place or tag or braces"),
+        ("questions", "tests/test_in_place.py", "-k", "made_in_place or tag or braces or nobody"),
         ("questions", "tests/test_switches.py"),
         ("questions", "tests/test_updates.py", "-k", "owners_models"),
         ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
@@ -143,6 +143,11 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     ),
     "template/src/*": _SERVICE,
     "template/README.md": (("template", "tests/test_switches.py"),),
+    "template/Makefile": (
+        ("template", "tests/test_shipped.py", "-k", "make"),
+        ("template", TYPED),
+        ("template", "tests/test_update_hook.py", "-k", "make"),
+    ),
     "template/pyproject.toml": (
         ("template", "tests/test_shipped.py"),
         ("template", TYPED),
