@@ -85,6 +85,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "copier.yml: taken_names*": (
         ("questions", "tests/test_answers.py", "-k", "refused and project_slug"),
         ("questions", "tests/test_answers.py", "-k", "environment"),
+        ("questions", "tests/test_answers.py", "-k", "question"),
     ),
     "copier.yml: _message*": (
         ("questions", "tests/test_command_line.py", "-k", "file_of_answers"),

@@ -167,6 +167,9 @@ def _end(text: str, node: yaml.Node) -> int:
 def _without_block(text: str, first: yaml.Node, last: yaml.Node, next_: yaml.Node | None) -> str:
     every = text.splitlines(keepends=True)
     start, column, end = first.start_mark.line, first.start_mark.column, _end(text, last)
+    if end <= start:
+        # An alias: its value is where the anchor is.
+        end = start + 1
     before = every[start][:column]
     if first is not last and "-" in before and next_ is not None:
         # A key behind the dash of an item: the next one takes its place.
