@@ -65,7 +65,7 @@ def test_nothing_that_was_made_in_place_is_copied(plain: Path, tmp_path: Path) -
     made = [
         *(".venv/bin/python", "dist/x.whl", "uv.lock", ".coverage", ".hypothesis/x", ".env"),
         *("src/app/main.pyc", "src/app/__pycache__/x", ".mypy_cache/x", ".pytest_cache/x"),
-        *(".ruff_cache/x", "ledger.sqlite3", "ledger.sqlite3-wal"),
+        *(".ruff_cache/x", "ledger.sqlite3", "ledger.sqlite3-wal", "mine.replay.jsonl"),
     ]
     for name in made:
         (used / "template" / name).parent.mkdir(parents=True, exist_ok=True)
