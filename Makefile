@@ -1,6 +1,5 @@
 # `make` prints what there is. Needed: Python 3.11 or newer with venv and pip, git, make; for the image's test podman
 # or docker.
-.DEFAULT_GOAL := help
 .PHONY: help demo test test-feature test-variant test-updates test-rest lint types format snapshots mutants \
   constraints release benchmark clean
 

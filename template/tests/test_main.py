@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from app.about import about
 from app.cascade.errors import ConfigurationError, UpstreamFault
 from app.cascade.types import Completion, Query, Usage
 from app.cascade.upstream import OnText
-from app.main import create_app
+from app.main import create_app, create_sole_app
 from app.settings import Settings
 from tests.conftest import (
     ACCEPTED,
@@ -130,6 +131,24 @@ def blocks() -> dict[str, int]:
     gc.collect()
     found = tracemalloc.take_snapshot().statistics("lineno")
     return {str(each.traceback): each.count for each in found}
+
+
+def test_what_the_start_of_a_process_made_is_not_looked_through_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CASCADE_FILE", str(CASCADE))
+    service = create_app()
+    circle = weakref.ref(service)
+    service.state.itself = service
+    del service
+    gc.disable()
+    try:
+        create_sole_app()
+        assert gc.get_freeze_count() > 0
+        assert circle() is None, "garbage was kept forever"
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_settings_come_from_the_environment_when_none_are_given(

@@ -143,7 +143,10 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         *_SERVICE,
     ),
     "template/src/*": _SERVICE,
-    "template/README.md": (("template", "tests/test_switches.py"),),
+    "template/README.md": (
+        ("template", "tests/test_switches.py"),
+        ("template", "tests/test_examples.py"),
+    ),
     "template/Makefile": (
         ("template", "tests/test_shipped.py", "-k", "make"),
         ("template", TYPED),
