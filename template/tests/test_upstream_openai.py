@@ -180,6 +180,25 @@ def test_comments_and_blank_lines_in_a_stream_are_skipped() -> None:
     assert answer.text == "Hi"
 
 
+def test_an_event_may_come_in_any_pieces() -> None:
+    async def dribble(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        text = stream(piece("Par"), piece("is ✓", "stop"), "[DONE]").replace("\n", "\r\n")
+        for byte in text.rstrip().encode():
+            await response.write(bytes([byte]))
+        return response
+
+    seen: list[str] = []
+    answer, _ = ask(dribble, on_text=seen.append)
+    assert (seen, answer.text) == (["Par", "is ✓"], "Paris ✓")
+
+
+def test_a_line_longer_than_any_event_is_malformed() -> None:
+    endless = answer_text("x" * (wire.LINE_BYTES + 500_000))
+    assert fault(endless, streamed=True).kind == "malformed"
+
+
 def test_a_finished_stream_needs_no_done() -> None:
     answer, _ = ask(answer_text(stream(piece("Hi", "stop"))), on_text=lambda _: None)
     assert answer.text == "Hi"

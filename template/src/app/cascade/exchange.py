@@ -12,7 +12,7 @@ from app.cascade import pricing
 from app.cascade.config import Model
 from app.cascade.errors import FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
-from app.cascade.types import CallReport, Completion, Decision, Event, Query, Role, Usage
+from app.cascade.types import CallReport, Completion, Decision, Event, Json, Query, Role, Usage
 from app.cascade.upstream import Upstream
 
 DRAFTER_SHARE = 0.5
@@ -162,13 +162,14 @@ class Exchange:
 
     async def _try(self, call: Call) -> Completion:
         seen: list[str] = []
+        speaker = self._speaker(call.role)
 
         def on_text(piece: str) -> None:
             seen.append(piece)
             if self.first_text_ms is None:
                 self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
             call.sent += len(piece)
-            self._emit_chunk(call.role, piece)
+            self._emit(Event("chunk", piece, speaker))
 
         upstream = self.targets[call.role].upstream
         try:
@@ -221,7 +222,7 @@ class Exchange:
         draft = self.calls[0].completion
         self._emit_switch("verifier", "drafter", self.calls[-1].sent)
         if draft:
-            self._emit_chunk("drafter", draft.text)
+            self._emit(Event("chunk", draft.text, self._speaker("drafter")))
 
     @property
     def cost(self) -> Decimal:
@@ -274,13 +275,12 @@ class Exchange:
             )
         )
 
-    def _emit_chunk(self, role: Role, piece: str) -> None:
+    def _speaker(self, role: Role) -> Mapping[str, Json]:
+        """Who says a piece of text."""
         model = self.targets[role].model
         alone = len(self.calls) == 1 and (role == "verifier" or self.query.undrafted)
         phase = "direct" if alone else _PHASES[role]
-        self._emit(
-            Event("chunk", piece, {"model": model.name, "phase": phase, "provider": model.provider})
-        )
+        return {"model": model.name, "phase": phase, "provider": model.provider}
 
     def _emit(self, event: Event) -> None:
         if self.emit:

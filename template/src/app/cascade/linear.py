@@ -5,8 +5,9 @@ thousand characters can take seconds. RE2 answers for all of them at once and ca
 """
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 import re2
 
@@ -17,25 +18,28 @@ SETTINGS = re.IGNORECASE | re.MULTILINE | re.DOTALL
 
 LETTERS_END = 0x40000
 """No letter, digit or space lies beyond the planes 0 to 3 of Unicode."""
+# Four letters outside ASCII that Python takes for an `i`, `s` or `k` where case does not matter.
+_CASELESS = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
+# Spaces to Python, but not to RE2.
+_ASCII = re.sub(r"[^\S \t\n\r\f]", " ", "".join(map(chr, range(128))))
+_CLASSES = ((r"[^\w\s]+", "\x01"), (r"\d+", "0"), (r"[^\W0]+", "_"), (r"\s+", " "))
 
 
-def _as_ascii(char: str) -> str:
-    """An ASCII character of the same class: RE2 knows only ASCII's classes.
+@cache
+def _to_ascii() -> str:
+    """For each character, an ASCII one of the same class: RE2 knows only ASCII's classes.
 
     Digits, letters, spaces and the rest stay apart, as Python's `\\d`, `\\w` and `\\s` see them.
     """
-    if char.isspace():
-        return char if char in " \t\n\r\f" else " "
-    if char.isascii():
-        return char
-    if char.isdecimal():
-        return "0"
-    return "_" if char.isalnum() else "\x01"
+    codes = array("I", range(len(_ASCII), LETTERS_END))
+    table = codes.tobytes().decode("utf-32", "surrogatepass")
+    for run, one in _CLASSES:
+        table = re.sub(run, partial(_filled, one), table)
+    return _ASCII + table
 
 
-_ASCII = "".join([_as_ascii(char) for char in map(chr, range(LETTERS_END))])
-# Four letters outside ASCII that Python takes for an `i`, `s` or `k` where case does not matter.
-_CASELESS = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
+def _filled(one: str, run: re.Match[str]) -> str:
+    return one * len(run[0])
 
 
 class PatternSets:
@@ -50,16 +54,18 @@ class PatternSets:
 
     def found_in(self, text: str) -> frozenset[re.Pattern[str]]:
         """The patterns that occur in the text."""
-        view = caseless_view = text.translate(_ASCII)
-        if not text.isascii():
-            caseless_view = text.translate(_CASELESS).translate(_ASCII)
+        if text.isascii():
+            view = caseless_view = text.translate(_ASCII)
+        else:
+            table = _to_ascii()
+            view, caseless_view = text.translate(table), text.translate(_CASELESS).translate(table)
         found: set[re.Pattern[str]] = set()
         for caseless, patterns, members in self._sets:
             matches = patterns.Match(caseless_view if caseless else view)
             # The empty pattern matches any text: without it RE2 has given up, and does not say so.
             if not matches:
                 raise MemoryError("RE2 has not enough memory for this text")
-            found.update(members[index] for index in matches if index < len(members))
+            found.update([members[index] for index in matches if index < len(members)])
         return frozenset(found)
 
 

@@ -24,7 +24,6 @@ def open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-        read_bufsize=LINE_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
@@ -81,16 +80,20 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     Raises:
         UpstreamFault: `malformed`, where they are more than any answer.
     """
-    left, lines = BODY_BYTES, 0
-    async for line in response.content:
-        lines += 1
-        if lines % LINES_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        left -= len(line)
-        if left < 0:
+    left, count, begun = BODY_BYTES, 0, b""
+    async for part in response.content.iter_any():
+        left -= len(part)
+        if left < 0 or len(begun) > LINE_BYTES:
             raise UpstreamFault("malformed")
-        if line.startswith(b"data:"):
-            yield line[5:].strip()
+        *lines, begun = (begun + part).split(b"\n")
+        for line in lines:
+            count += 1
+            if count % LINES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+    if begun.startswith(b"data:"):
+        yield begun[5:].strip()
 
 
 def _refusal(response: aiohttp.ClientResponse) -> UpstreamFault:

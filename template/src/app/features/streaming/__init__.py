@@ -13,19 +13,22 @@ With `mode=buffered` that is never any: text is sent once it cannot be withdrawn
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as FromUrl
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, WithJsonSchema
-from starlette.types import Message, Send
+from pydantic_core import to_json
+from starlette.types import Message, Receive, Scope, Send
 
 from app.about import about
 from app.cascade.types import Event, Json
 from app.features import Feature
 from app.features.streaming import playground
-from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TheDeadline, get_account, get_engine, get_settings
+from app.http.disconnect import ClientGone, while_connected
 from app.http.problems import from_cascade
 from app.http.schemas import QueryBody, QueryRequest, QueryResponse
 from app.http.strict import StrictRoute
@@ -35,7 +38,6 @@ from app.settings import EnvSettings, Settings, load_settings
 MEDIA_TYPE = "text/event-stream"
 PING_SECONDS = 15.0
 """A proxy may take a connection for dead on which nothing is said for longer."""
-PING: Message = {"type": "http.response.body", "body": b": ping\n\n", "more_body": True}
 # The latter for nginx.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -62,16 +64,18 @@ class StreamEvent(BaseModel):
     content: str = ""
     data: Annotated[dict[str, Json], WithJsonSchema({"type": "object"})] = {}
 
-    @classmethod
-    def of(cls, event: Event) -> "StreamEvent":
-        """`complete` carries the whole answer in `data.result`, `error` a problem in `data`."""
-        if event.answer:
-            result = QueryResponse.of(event.answer).model_dump()
-            return cls(type=event.type, content=event.answer.content, data={"result": result})
-        if event.error:
-            problem = from_cascade(event.error)
-            return cls(type=event.type, content=problem.detail, data=problem.body())
-        return cls(type=event.type, content=event.content, data=dict(event.data))
+
+def _line(event: Event) -> bytes:
+    """`complete` carries the whole answer in `data.result`, `error` a problem in `data`."""
+    content: str = event.content
+    data: object = event.data
+    if event.answer:
+        content = event.answer.content
+        data = {"result": QueryResponse.of(event.answer)}
+    elif event.error:
+        problem = from_cascade(event.error)
+        content, data = problem.detail, problem.body()
+    return b"data: %s\n\n" % to_json({"type": event.type, "content": content, "data": data})
 
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -109,79 +113,70 @@ def feature(settings: Settings) -> Feature:
     return Feature(name="streaming", routers=[router], open_routers=pages)
 
 
-async def events_of_body(
-    body: StreamBody,
-    settings: TheSettings,
-    engine: TheEngine,
-    account: TheAccount,
-    deadline: TheDeadline = None,
-) -> AsyncIterator[AsyncIterator[Event]]:
-    """An open stream: what can be refused is refused here, while a status can still be sent."""
-    query = to_query(body, settings, deadline)
-    async with engine.open(query, account, buffered=body.mode == "buffered") as events:
-        yield events
-
-
-async def events_of_url(
-    url: Annotated[StreamRequest, FromUrl()],
-    settings: TheSettings,
-    engine: TheEngine,
-    account: TheAccount,
-    deadline: TheDeadline = None,
-) -> AsyncIterator[AsyncIterator[Event]]:
-    """The same, of a question in the URL's parameters."""
-    query = to_query(url, settings, deadline)
-    async with engine.open(query, account, buffered=url.mode == "buffered") as events:
-        yield events
-
-
-class EventStream(StreamingResponse):
+class EventStream(Response):
     """Events that are sent as they come, and comments while none comes.
 
-    FastAPI's own way from a generator to the wire costs more than the rest of an event's way.
+    What can be refused is refused when it is called, while a status can still be sent. FastAPI's
+    own way from a generator to the wire costs more than the rest of an event's way.
     """
 
-    async def stream_response(self, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        heard = loop.time()
+    def __init__(self, opening: AbstractAsyncContextManager[AsyncIterator[Event]]) -> None:
+        self.status_code = 200
+        self.media_type = MEDIA_TYPE
+        self.background = None
+        self.init_headers(HEADERS)
+        self._opening = opening
 
-        async def send_noting(message: Message) -> None:
-            nonlocal heard
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientGone):
+            await while_connected(Request(scope, receive), self._tell(send))
+
+    async def _tell(self, send: Send) -> None:
+        async with self._opening as events:
+            loop = asyncio.get_running_loop()
             heard = loop.time()
-            if not message.get("more_body", True):
+
+            async def ping() -> None:
+                nonlocal heard
+                while True:
+                    await asyncio.sleep(heard + PING_SECONDS - loop.time())
+                    if loop.time() - heard >= PING_SECONDS:
+                        heard = loop.time()
+                        await send(_body(b": ping\n\n"))
+
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            pinging = asyncio.create_task(ping())
+            try:
+                async for event in events:
+                    heard = loop.time()
+                    await send(_body(_line(event)))
+            finally:
                 pinging.cancel()
-            await send(message)
-
-        async def ping() -> None:
-            while True:
-                if (silent := loop.time() - heard) >= PING_SECONDS:
-                    await send_noting(PING)
-                else:
-                    await asyncio.sleep(PING_SECONDS - silent)
-
-        pinging = asyncio.create_task(ping())
-        try:
-            await super().stream_response(send_noting)
-        finally:
-            pinging.cancel()
+            await send(_body(b"", more=False))
 
 
-async def _lines(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    async for event in events:
-        yield b"data: %s\n\n" % StreamEvent.of(event).model_dump_json().encode()
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-@router.post("/api/query/stream", response_class=EventStream, responses=DOCUMENTED)
+@router.post("/api/query/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def post_stream(
-    events: Annotated[AsyncIterator[Event], Depends(events_of_body)],
+    request: Request, body: StreamBody, deadline: TheDeadline = None
 ) -> EventStream:
     """Ask the cascade and watch it work."""
-    return EventStream(_lines(events), headers=HEADERS, media_type=MEDIA_TYPE)
+    return await _stream(request, body, deadline)
 
 
-@router.get("/api/query/stream", response_class=EventStream, responses=DOCUMENTED)
+@router.get("/api/query/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def get_stream(
-    events: Annotated[AsyncIterator[Event], Depends(events_of_url)],
+    request: Request, url: Annotated[StreamRequest, FromUrl()], deadline: TheDeadline = None
 ) -> EventStream:
     """The same by URL, for the browser's `EventSource`."""
-    return EventStream(_lines(events), headers=HEADERS, media_type=MEDIA_TYPE)
+    return await _stream(request, url, deadline)
+
+
+async def _stream(request: Request, asked: StreamRequest, deadline: float | None) -> EventStream:
+    # Called, as in `routes/query.py`.
+    settings, engine = await get_settings(request), await get_engine(request)
+    query, account = to_query(asked, settings, deadline), await get_account(request)
+    return EventStream(engine.open(query, account, buffered=asked.mode == "buffered"))
