@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from importlib.metadata import version
+from itertools import pairwise
 
 import pytest
+from cascadeflow.quality.complexity import ComplexityDetector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +148,24 @@ def test_it_does_so_whatever_is_asked_and_answered(
     stock = asyncio.run(record_verdicts.stock_verdicts(cases, STRICTNESS["balanced"]()))
     different = differences(cases, our_verdicts(cases, models), stock)
     assert not different, "\n".join(different)
+
+
+def test_each_technical_term_counts_as_much_as_for_cascadeflow(models: ActiveCascade) -> None:
+    stock = ComplexityDetector()  # type: ignore[no-untyped-call]
+    terms = sorted(stock.all_technical_terms)
+    asks = [f"Explain {term} and the {other}" for term, other in pairwise(terms)]
+    cases = [Case("terms", ask, "It is a thing.", "fair") for ask in asks]
+    wanted = [stock.detect(ask)[0].value for ask in asks]
+    assert len(terms) > 100
+    assert [each.complexity for each in our_verdicts(cases, models)] == wanted
+
+
+@pytest.mark.parametrize("words", range(5, 12))
+def test_a_short_question_is_as_short_as_for_cascadeflow(words: int, models: ActiveCascade) -> None:
+    ask = " ".join(["Who", *["ever"] * (words - 3), "was", "first?"])
+    cases = [Case("short", ask, draft, "fair") for draft in ("Neil", "Neil Armstrong.", "A man")]
+    stock = asyncio.run(record_verdicts.stock_verdicts(cases, STRICTNESS["balanced"]()))
+    assert not differences(cases, our_verdicts(cases, models), stock)
 
 
 def test_cascadeflow_still_decides_as_it_did() -> None:

@@ -27,6 +27,8 @@ from app.cascade.linear import PatternSets, linearize
 from app.cascade.provider import CascadeProvider
 from app.cascade.types import Query
 
+FACTOID_WORDS = 8
+"""cascadeflow takes no longer question for one that a word or two can answer."""
 STRICTNESS: Mapping[str, Callable[[], QualityConfig]] = {
     "balanced": QualityConfig.for_cascade,
     "careful": QualityConfig.for_production,
@@ -94,7 +96,12 @@ class _Detector(ComplexityDetector):
 
     def _detect_technical_terms(self, query_lower: str) -> tuple[list[str], dict[str, float]]:
         self.all_technical_terms = self._words.intersection(query_lower.split())
-        return super()._detect_technical_terms(query_lower)
+        phrases = [each for each in self._compiled_multi_terms if each[0] in query_lower]
+        self._compiled_multi_terms = phrases
+        # Without a phrase in it, these words are all that is looked for.
+        return super()._detect_technical_terms(
+            query_lower if phrases else " ".join(self.all_technical_terms)
+        )
 
     def _detect_math_notation(self, query: str) -> list[str]:
         """Each symbol once: cascadeflow looks every single one up in the list of those found."""
@@ -138,6 +145,12 @@ class _Validator(QualityValidator):
         result = super().validate(draft_content, query, confidence, complexity, threshold_override)
         CURRENT.get().judged(confidence, result)
         return result
+
+    @staticmethod
+    def _is_short_factoid_query(query: str) -> bool:
+        """Of a long question it would split every word to count them."""
+        short = len(query.split(maxsplit=FACTOID_WORDS)) <= FACTOID_WORDS
+        return short and QualityValidator._is_short_factoid_query(query)
 
 
 class _ToolValidator(ToolQualityValidator):
