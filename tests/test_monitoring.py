@@ -46,10 +46,12 @@ def rules(project: Path) -> list[dict[str, Any]]:
 
 
 def dashboard_queries(project: Path) -> list[tuple[str, str]]:
-    """Each panel's title and what it asks for, over half a minute."""
+    """Each panel's title and what it asks for, of this service, over half a minute."""
     text = (project / "deploy/monitoring/dashboard.json").read_text(encoding="utf-8")
+    for variable, value in (("$__rate_interval", "30s"), ("$job", SLUG), ("$namespace", ".*")):
+        text = text.replace(variable, value)
     return [
-        (panel["title"], target["expr"].replace("$__rate_interval", "30s"))
+        (panel["title"], target["expr"])
         for panel in json.loads(text)["panels"]
         for target in panel["targets"]
     ]

@@ -73,7 +73,6 @@ def test_each_environment_is_set_up_so(
         "SIMULATOR": "off",
         "LOG_LEVEL": "INFO",
         "LEDGER_URL": "redis://redis:6379/0",
-        "METRICS_ACCESS": "open",
     }
     dev = built(kustomize, project, "dev")
     assert dev["ConfigMap"]["data"] == both | {
@@ -195,6 +194,7 @@ def test_the_service_speaks_http_on_port_80(production: Resources) -> None:
 def test_prometheus_scrapes_in_time(production: Resources) -> None:
     (endpoint,) = production["ServiceMonitor"]["spec"]["endpoints"]
     assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("30s", "10s")
+    assert endpoint["authorization"] == {"credentials": {"name": f"{SLUG}-metrics", "key": "key"}}
 
 
 def test_the_gateway_listens_to_one_name(project: Path) -> None:

@@ -1,7 +1,10 @@
 """SIGTERM, sent to real processes at work: nothing that was begun is lost."""
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,7 +19,7 @@ import pytest
 from app.ledger import Budgets, Ledger, Totals
 from app.ledger.opening import store
 from tests.conftest import ACCEPTED, TLS, client_of, eventually
-from tests.served import Served, served
+from tests.served import SOURCE, Served, served
 
 QUERY = {"query": ACCEPTED}
 SLOW = {"query": f"[[drafter:slow]] {ACCEPTED}", "max_tokens": 15}
@@ -57,6 +60,22 @@ def books(url: str) -> Totals:
             return await ledger.totals()
 
     return asyncio.run(read())
+
+
+def test_a_start_is_left_at_once() -> None:
+    # Its own handler, for the kernel gives process 1 of a container none.
+    command = [sys.executable, "-X", "importtime", "-m", "app", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.split()[-1] == "typer":
+                break
+        process.terminate()
+        # Read to its end: a full pipe would stop it.
+        process.stderr.read()
+        assert process.wait(20) == 128 + signal.SIGTERM
 
 
 def test_readiness_turns_at_once_and_queries_are_taken_for_a_while(

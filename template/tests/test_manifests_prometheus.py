@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from fastapi import FastAPI
 from starlette.routing import Match
 
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import Serve
+from tests.conftest import Serve, key_and_entry
 from tests.test_manifests import environment, let_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,12 +44,18 @@ def test_an_overlay_uses_it() -> None:
     assert overlay["resources"] == ["../production"]
 
 
-def test_a_scrape_from_within_the_cluster_needs_no_key(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("METRICS_ACCESS", environment("production-prometheus")["METRICS_ACCESS"])
-    client = serve(environment="production", api_keys=f"ann:use:{'0' * 64}")
-    assert client.get("/metrics").status_code == 200
+def test_a_scrape_brings_a_key_that_the_cluster_has(serve: Serve) -> None:
+    (endpoint,) = read("components/prometheus/servicemonitor.yaml")["spec"]["endpoints"]
+    name = read("base/deployment.yaml")["metadata"]["name"]
+    # The operator's default is a bearer token.
+    assert endpoint["authorization"] == {"credentials": {"name": f"{name}-metrics", "key": "key"}}
+    values = environment("production-prometheus")
+    assert "METRICS_ACCESS" not in values
+    key, entry = key_and_entry("prometheus")
+    client = serve(environment=values["ENVIRONMENT"], api_keys=entry)
+    assert client.get("/metrics").status_code == 401
+    scrape = client.get("/metrics", headers={"Authorization": f"Bearer {key}"})
+    assert scrape.status_code == 200
 
 
 def test_what_is_scraped_stays_in_the_cluster() -> None:

@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 MONITORING = ROOT / "deploy" / "monitoring"
 
 SELECTOR = re.compile(r"(?P<name>cascadeflow_\w+)(?:\{(?P<matchers>[^}]*)\})?")
-MATCHER = re.compile(r'(\w+)\s*(=~|=)\s*"([^"]*)"')
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|=)\s*"([^"]*)"')
 GROUPED = re.compile(r"\b(?:by|without) \(([^)]*)\)")
-OF_PROMETHEUS = {"instance", "job"}
+AGGREGATED = re.compile(r"\b(?:sum|min|max)\b(?: by \(([^)]*)\))?")
+OF_PROMETHEUS = {"instance", "job", "namespace"}
 """Labels that Prometheus adds to what it reads."""
 
 Labels = dict[str, str]
@@ -34,10 +35,19 @@ def alerts() -> list[dict[str, Any]]:
     return rules
 
 
-def panels() -> list[dict[str, Any]]:
-    text = (MONITORING / "dashboard.json").read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = json.loads(text)["panels"]
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
     return found
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = dashboard()["panels"]
+    return found
+
+
+def variables() -> dict[str, dict[str, Any]]:
+    """What the dashboard lets people choose, by name."""
+    return {variable["name"]: variable for variable in dashboard()["templating"]["list"]}
 
 
 def queries() -> Iterator[tuple[str, str]]:
@@ -47,6 +57,15 @@ def queries() -> Iterator[tuple[str, str]]:
     for panel in panels():
         for target in panel["targets"]:
             yield panel["title"], target["expr"]
+    for name in ("job", "namespace"):
+        yield name, variables()[name]["query"]
+
+
+def service() -> str:
+    """The name under which this service is scraped: that of its job."""
+    configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text(encoding="utf-8"))
+    name: str = configuration["scrape_configs"][0]["job_name"]
+    return name
 
 
 @pytest.fixture
@@ -83,9 +102,12 @@ def grouped_by(query: str) -> set[str]:
 
 
 def matches(labels: Labels, matchers: list[tuple[str, str, str]]) -> bool:
+    """Whether a sample is asked for; what Prometheus adds is not looked at."""
     return all(
-        re.fullmatch(value if kind == "=~" else re.escape(value), labels.get(name, ""))
+        bool(re.fullmatch(re.escape(value) if kind == "=" else value, labels.get(name, "")))
+        == (kind != "!~")
         for name, kind, value in matchers
+        if name not in OF_PROMETHEUS
     )
 
 
@@ -107,6 +129,27 @@ def test_a_running_service_has_every_metric_and_label_that_is_asked_for(
             assert grouped <= known, (who, selector[0])
             asked += 1
     assert asked > 40
+
+
+def test_an_alert_is_about_this_service_and_says_in_which_namespace() -> None:
+    for rule in alerts():
+        for selector in SELECTOR.finditer(rule["expr"]):
+            assert ("job", "=", service()) in MATCHER.findall(selector["matchers"]), rule["alert"]
+        for kept in AGGREGATED.findall(rule["expr"]):
+            assert kept.startswith("job, namespace"), rule["alert"]
+
+
+def test_every_panel_shows_the_service_that_was_chosen() -> None:
+    chosen = [("job", "=", "$job"), ("namespace", "=~", "$namespace")]
+    for panel in panels():
+        for target in panel["targets"]:
+            for selector in SELECTOR.finditer(target["expr"]):
+                assert MATCHER.findall(selector["matchers"])[:2] == chosen, panel["title"]
+    job, namespace = (variables()[name] for name in ("job", "namespace"))
+    assert job["current"]["value"] == service()
+    # A Prometheus outside of a cluster adds no namespace, which this matches too.
+    assert (namespace["includeAll"], namespace["allValue"]) == (True, ".*")
+    assert namespace["current"]["value"] == "$__all"
 
 
 def test_every_legend_names_labels_that_its_query_keeps() -> None:
