@@ -197,6 +197,19 @@ async def watched() -> AsyncIterator[list[float]]:
     watching.cancel()
 
 
+@contextmanager
+def full_disk(database: Path) -> Iterator[None]:
+    """A disk that has not a byte left for a database; what is there can be read."""
+    # Not everywhere can it be imported.
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = database.with_name(f"{database.name}-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 # --- clients --------------------------------------------------------------------------------------
 
 _addresses = itertools.count(1)

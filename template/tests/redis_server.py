@@ -81,6 +81,14 @@ class RedisServer:
         """The opposite."""
         self._process.send_signal(signal.SIGCONT)
 
+    def fill(self) -> None:
+        """It can be read, and has no memory left for anything more."""
+        self._client.config_set("maxmemory", 1)
+
+    def make_room(self) -> None:
+        """The opposite."""
+        self._client.config_set("maxmemory", 0)
+
     def forget_everything(self) -> None:
         """Empty it, and go on with another database: an earlier test's service may still write."""
         self._client.flushall()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -340,6 +341,11 @@ def test_what_was_last_known_stays_while_the_store_fails_and_it_is_asked_again(
         json.dumps({"name": "ann", "role": "use", "digest": "0"}),
         json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "expires": "never"}),
         json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "budget": "much"}),
+        json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "budget": "NaN"}),
+        json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "budget": "Infinity"}),
+        json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "budget": "-1"}),
+        json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "limit": 0}),
+        json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "limit": math.inf}),
         json.dumps({"name": "ann", "role": "use", "digest": "0" * 64, "only": "streams"}),
     ],
 )

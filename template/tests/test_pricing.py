@@ -63,6 +63,15 @@ def test_the_worst_case_covers_one_token_for_each_byte() -> None:
     assert worst >= pricing.cost(model(), Usage(len(text.encode()), 50))
 
 
+def test_the_worst_case_covers_what_providers_add_to_a_prompt() -> None:
+    """Anthropic's reference: up to 530 tokens where tools are offered, however small they are."""
+    query = Query.ask("hi", max_tokens=1)
+    tool: dict[str, Json] = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for asked, added in ((query, 80), (replace(query, tools=(tool,)), 530)):
+        cost = pricing.cost(model(), Usage(pricing.prompt_tokens(asked) + added, 1))
+        assert pricing.worst_case(asked, (model(),)) >= cost
+
+
 def test_the_worst_case_covers_every_model_that_may_be_asked() -> None:
     one = pricing.worst_case(Query.ask("hi"), (model(),))
     assert pricing.worst_case(Query.ask("hi"), (model(), model())) == 2 * one

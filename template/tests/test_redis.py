@@ -9,7 +9,7 @@ import pytest
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import Ledger, pump
 from app.ledger.opening import store
-from tests.conftest import Serve, watched
+from tests.conftest import ACCEPTED, Serve, eventually, watched
 from tests.redis_server import RedisServer
 from tests.test_ledger import Place, entry, records, run, spend
 
@@ -204,3 +204,19 @@ def test_readiness_and_queries_follow_the_owners_choice(
     else:
         assert ready.json()["ledger"]["reachable"] is False
         assert ready.json()["ledger"]["on_failure"] == "open"
+
+
+def test_with_a_full_redis_the_service_is_not_ready(
+    serve: Serve, place: Place, redis_server: RedisServer
+) -> None:
+    client = serve(ledger_url=place.url)
+    redis_server.fill()
+    try:
+        answers = [client.get("/readiness"), client.post("/api/query", json={"query": ACCEPTED})]
+    finally:
+        redis_server.make_room()
+    assert [(each.status_code, each.json()["error"]) for each in answers] == [
+        (503, "ledger_unavailable")
+    ] * 2
+    assert eventually(lambda: client.get("/readiness").status_code == 200)
+    assert client.post("/api/query", json={"query": ACCEPTED}).status_code == 200

@@ -1,6 +1,7 @@
 """Around each request: its id, its log line, the limit of its body."""
 
 import asyncio
+import json
 import socket
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http.protocol import MOST_BYTES
 from app.http.requests import LastResort, RequestLog
 from tests.conftest import Serve, eventually
 
@@ -146,6 +148,28 @@ def test_a_flood_of_headers_is_refused_and_the_next_client_is_answered(
             while True:
                 connection.sendall(line.replace(b"%s", b"x" * 10_000))
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        (b"GET /health HTTP/1.1\r\nX: ".ljust(MOST_BYTES + 1, b"x"), "The headers are too long."),
+        (b"To be or not to be\r\n\r\n", "Invalid HTTP request received."),
+        (b"GET /health HTTP/1.1\r\nNo colon\r\n\r\n", "Invalid HTTP request received."),
+    ],
+    ids=["too long", "not HTTP", "no header"],
+)
+def test_what_never_becomes_a_request_is_told_so_as_every_error_is(
+    client: httpx.Client, sent: bytes, detail: str
+) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as received:
+            head, _, body = received.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    problem = json.loads(body)
+    assert (problem["error"], problem["status"], problem["detail"]) == ("bad_request", 400, detail)
 
 
 def test_headers_of_sixty_thousand_bytes_are_read(serve: Serve) -> None:

@@ -13,7 +13,7 @@ import pytest
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.ledger import Budgets, Ledger
 from app.ledger.sqlite import SqliteStore
-from tests.conftest import watched
+from tests.conftest import ACCEPTED, Serve, eventually, full_disk, watched
 from tests.test_ledger import entry, records, spend
 
 BUDGETS = Budgets(Decimal(1))
@@ -133,3 +133,19 @@ def test_a_full_disk_refuses_queries_and_loses_no_entry(tmp_path: Path) -> None:
             await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(go(), 20))
+
+
+def test_on_a_full_disk_the_service_is_not_ready(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    client = serve(ledger_url=f"sqlite:///{path}")
+    assert client.get("/readiness").status_code == 200
+    with full_disk(path):
+        # Nobody had to ask before it was known.
+        answers = [client.get("/readiness"), client.post("/api/query", json={"query": ACCEPTED})]
+        stats = client.get("/api/stats")
+    assert [(each.status_code, each.json()["error"]) for each in answers] == [
+        (503, "ledger_unavailable")
+    ] * 2
+    assert stats.status_code == 200
+    assert eventually(lambda: client.get("/readiness").status_code == 200)
+    assert client.post("/api/query", json={"query": ACCEPTED}).status_code == 200

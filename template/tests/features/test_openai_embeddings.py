@@ -106,6 +106,14 @@ def test_the_budget_holds(embedding: Start) -> None:
     assert not upstream.received
 
 
+def test_the_budget_covers_the_marks_around_each_text(embedding: Start) -> None:
+    """A letter and two marks are 3 tokens, 0.003 dollars."""
+    client, upstream = embedding(answer_json(VECTORS), daily_budget="0.002")
+    response = client.post(PATH, json={**ASKED, "input": ["a"]})
+    assert (response.status_code, response.json()["error"]["code"]) == (402, "budget_exceeded")
+    assert not upstream.received
+
+
 @pytest.mark.parametrize(
     ("answering", "status", "code"),
     [

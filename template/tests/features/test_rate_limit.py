@@ -26,6 +26,7 @@ from tests.conftest import (
     Serve,
     client_of,
     eventually,
+    full_disk,
     key_and_entry,
     started,
 )
@@ -369,6 +370,33 @@ def test_closed_requests_are_refused_and_the_service_is_not_ready(
         assert refused.headers["retry-after"] == "1"
     assert client.get("/liveness").status_code == 200
     redis_server.resume()
+    assert eventually(lambda: client.get("/readiness").status_code == 200)
+
+
+def test_a_place_that_is_full_is_out_of_reach(
+    counting_in_redis: Callable[[str], httpx.Client], redis_server: RedisServer
+) -> None:
+    client = counting_in_redis("closed")
+    redis_server.fill()
+    try:
+        answers = [client.get(path) for path in ("/readiness", "/api/stats", "/readiness")]
+    finally:
+        redis_server.make_room()
+    assert [each.status_code for each in answers] == [503, 503, 503]
+    assert eventually(lambda: client.get("/readiness").status_code == 200)
+
+
+def test_a_file_on_a_full_disk_is_out_of_reach(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "limits.sqlite3"
+    monkeypatch.setenv("RATE_LIMIT_STORAGE", f"sqlite:///{path}")
+    monkeypatch.setenv("RATE_LIMIT_ON_FAILURE", "closed")
+    client = serve()
+    assert client.get("/readiness").status_code == 200
+    with full_disk(path):
+        answers = [client.get(path) for path in ("/readiness", "/api/stats", "/readiness")]
+    assert [each.status_code for each in answers] == [503, 503, 503]
     assert eventually(lambda: client.get("/readiness").status_code == 200)
 
 

@@ -115,6 +115,6 @@ class Embedder:
         return NotReady() if early else DeadlineExceeded(deadline)
 
     def _worst_case(self, asked: Embedding) -> Decimal:
-        """No tokenizer makes more tokens than a text has bytes."""
-        size = sum(len(text.encode()) for text in asked.texts)
+        """No tokenizer makes more tokens than a text has bytes; models mark where it ends."""
+        size = sum(len(text.encode()) + pricing.FRAMING for text in asked.texts)
         return size * self.model.input_price / pricing.PER_MILLION

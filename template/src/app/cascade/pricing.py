@@ -11,6 +11,9 @@ from app.cascade.types import Query, Usage
 PER_MILLION = Decimal(1_000_000)
 FRAMING = 4
 """Tokens that a chat template adds to each message."""
+UNSEEN, UNSEEN_WITH_TOOLS = 100, 1000
+"""Tokens at most that a provider puts before a prompt and charges for: today's date, who the model
+is, how tools are called. Anthropic's reference has up to 530 for tools."""
 PIECE = re.compile(
     r" ?[^\W\d_\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,6}"
     r"|\d{1,3}|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
@@ -62,7 +65,8 @@ def worst_case(query: Query, models: tuple[Model, ...]) -> Decimal:
     No tokenizer makes more tokens than the text has bytes.
     """
     size = sum(len(text.encode()) for text in _texts(query))
-    prompt = size + 2 * FRAMING * len(query.messages)
+    unseen = UNSEEN_WITH_TOOLS if query.tools else UNSEEN
+    prompt = size + 2 * FRAMING * len(query.messages) + unseen
     dearest = (
         prompt * max(model.input_price, model.cached_price)
         + query.max_tokens * max(model.output_price, model.thinking_price)

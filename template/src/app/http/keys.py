@@ -5,16 +5,18 @@ A key is 32 random bytes, so that a fast hash is enough: there is no password to
 
 import hashlib
 import json
+import math
 import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import Literal, get_args
+from decimal import Decimal
+from typing import Literal, TypeVar, get_args
 
 from app.cascade.errors import ConfigurationError
 
 KeyRole = Literal["use", "admin"]
+Number = TypeVar("Number", int, Decimal)
 NAME = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
 ENTRY = re.compile(r"\A([A-Za-z0-9._-]{1,64}):([a-z]+):([0-9a-f]{64})\Z")
 DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
@@ -115,18 +117,25 @@ def read(text: str) -> ApiKey:
             fields["name"],
             _role(fields["role"]),
             fields["digest"],
-            None if budget is None else Decimal(budget),
-            None if limit is None else int(limit),
+            None if budget is None else _above_nought(Decimal(budget)),
+            None if limit is None else _above_nought(int(limit)),
             _moment(fields.get("expires")),
             _moment(fields.get("created")),
         )
-    except (TypeError, KeyError, InvalidOperation) as failure:
+    except (TypeError, KeyError, ArithmeticError) as failure:
         raise ValueError("not a key") from failure
 
 
 def digest(key: str) -> str:
     """What is kept in the place of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _above_nought(number: Number) -> Number:
+    # A decimal that is not a number cannot be compared, and raises InvalidOperation.
+    if not 0 < number < math.inf:
+        raise ValueError("not above 0, or without end")
+    return number
 
 
 def _role(text: str) -> KeyRole:

@@ -196,12 +196,13 @@ class Ledger:
 
     async def health(self) -> Health:
         """How the store is now."""
+        # While it is left alone no query is let in, or none within a budget.
+        reachable = not self._down()
         try:
-            await self._store.ping()
+            if reachable:
+                await self._store.ping()
         except LedgerUnavailable:
             reachable = False
-        else:
-            reachable = True
         return Health(self._store.kind, reachable, self._on_failure, self.waiting)
 
     def today(self) -> date:

@@ -106,7 +106,7 @@ class RedisStore:
             await self._opened().ask("ZREM", self._key("records"), *found)
 
     async def ping(self) -> None:
-        await self._opened().ask("PING")
+        await self._opened().ask("SET", self._key("ping"), 1)
 
     async def _sums(self, name: str) -> dict[str, int]:
         reply = await self._opened().ask("HGETALL", self._key(name))

@@ -93,7 +93,7 @@ class SqliteStore:
             pass
 
     async def ping(self) -> None:
-        await self._run(partial(_sums, scope="check"))
+        await self._run(_ping)
 
 
 def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:
@@ -140,6 +140,11 @@ def _post(connection: sqlite3.Connection, posting: Posting) -> bool:
         ADD, ((posting.day, name, value) for name, value in posting.usage.items())
     )
     return True
+
+
+def _ping(connection: sqlite3.Connection) -> None:
+    query = "INSERT OR REPLACE INTO sums VALUES ('ping', '', ?)"
+    connection.execute(query, (time.time_ns(),))
 
 
 def _sum(connection: sqlite3.Connection, scope: str, name: str) -> int:

@@ -138,5 +138,5 @@ class Store(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the place is within reach."""
+        """Return if the place can be written; one that is full may still be read."""
         ...

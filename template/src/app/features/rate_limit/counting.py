@@ -61,7 +61,7 @@ class Place(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Do nothing there.
+        """Write what counts nothing: a place that is full may still be read.
 
         Raises:
             LedgerUnavailable: the place is out of reach.

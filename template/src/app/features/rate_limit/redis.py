@@ -79,7 +79,7 @@ class RedisPlace:
         return Count(allowed == 1, remaining, milliseconds / 1000)
 
     async def ping(self) -> None:
-        await self._opened().ask("PING")
+        await self._opened().ask("SET", self._prefix, 1, "PX", 1000)
 
     def _opened(self) -> Pump:
         if self._pump is None:
