@@ -14,6 +14,7 @@ _BLOCK = re.compile(
     r'^(?P<fence>```+)(?P<language>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^(?P=fence)$',
     re.DOTALL | re.MULTILINE,
 )
+_INLINE = re.compile(r"(?<!`)`((?:docker|git|kubectl|make|promtool|uv|uvx) [^`]+)`(?!`)")
 CURL = """\
 #!{python}
 import argparse, sys
@@ -55,6 +56,14 @@ def blocks(page: Path) -> list[Block]:
         Block(page.name, found["language"], found["title"], found["text"])
         for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
     ]
+
+
+def in_sentences(page: Path) -> list[Block]:
+    """The commands that stand in a page's sentences, without those that a block of it has too."""
+    shown = {line.split("#")[0].strip() for block in blocks(page) for line in block.commands}
+    prose = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    found = dict.fromkeys(" ".join(command.split()) for command in _INLINE.findall(prose))
+    return [Block(page.name, "bash", None, command) for command in found if command not in shown]
 
 
 class Reader:

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.conftest import Render
+from tests.documents import blocks
 from tests.drive import ACCEPTED, REJECTED
 from tests.processes import environment, free_ports, run, serving, wait_for
 from tests.variants import FULLEST
@@ -81,6 +82,10 @@ def test_promtool_finds_nothing_wrong_and_every_alert_fires(
     monitoring = render(FULLEST.answers) / "deploy" / "monitoring"
     run(promtool, "check", "rules", "--lint=all", "--lint-fatal", "alerts.yaml", cwd=monitoring)
     run(promtool, "check", "config", "prometheus.yaml", cwd=monitoring)
+    (scrape,) = blocks(monitoring.parents[1] / "docs/prometheus.md")
+    (monitoring / "documented.yaml").write_text(scrape.text, encoding="utf-8")
+    # Its key is in a file that is not here.
+    run(promtool, "check", "config", "--syntax-only", "documented.yaml", cwd=monitoring)
     assert "SUCCESS" in run(promtool, "test", "rules", "alerts_test.yaml", cwd=monitoring)
 
 

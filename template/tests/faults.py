@@ -143,7 +143,7 @@ column *verifier* below has an error.
 A call that is *tried again* is tried up to `UPSTREAM_ATTEMPTS` times while the deadline leaves
 time: after as long as its `Retry-After` says, else after a random wait that grows, and never once a
 client has been sent some of its text. A model whose calls fail `BREAKER_FAILURES` times in a row is
-left alone for ten seconds, unless it is the requests that it refuses. Half of the deadline is the
+left alone for ten seconds; requests that it refuses do not count. Half of the deadline is the
 drafter's, so that one that hangs leaves the verifier time to answer.
 
 Cost is what the upstreams report. Where one reports nothing for what it said, or is stopped at its

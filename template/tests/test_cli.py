@@ -1,5 +1,6 @@
 """The command line."""
 
+import json
 import logging
 import re
 import signal
@@ -55,6 +56,24 @@ def test_check_says_that_all_is_well(run: Run) -> None:
     assert "ledger (sqlite): reachable" in result.output
     assert "drafter simulator-small (openai): reachable" in result.output
     assert "verifier simulator-large (openai): reachable" in result.output
+
+
+def test_check_tells_scripts_the_same_in_json(run: Run, tmp_path: Path) -> None:
+    result = run("check", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "environment": "development",
+        "strictness": "balanced",
+        "ledger": {"kind": "sqlite", "reachable": True},
+        "drafter": {"name": "simulator-small", "provider": "openai", "fault": None},
+        "verifier": {"name": "simulator-large", "provider": "openai", "fault": None},
+    }
+    path = tmp_path / "cascade.toml"
+    nobody = "http://127.0.0.1:1/v1"
+    path.write_text(cascade_toml(nobody, nobody), encoding="utf-8")
+    result = run("check", "--json", CASCADE_FILE=str(path))
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["drafter"]["fault"] == "unreachable"
 
 
 def test_check_spends_nothing(run: Run, stub: Callable[[Answering], Stub], tmp_path: Path) -> None:
@@ -200,12 +219,28 @@ def test_ask_shows_a_draft_being_replaced(run: Run) -> None:
     assert lines[-1].startswith("simulator-large · draft rejected")
 
 
+@pytest.mark.parametrize(
+    ("text", "model", "accepted"),
+    [(ACCEPTED, "simulator-small", True), (REJECTED, "simulator-large", False)],
+)
+def test_ask_tells_scripts_the_answer_alone_in_json(
+    run: Run, text: str, model: str, accepted: bool
+) -> None:
+    result = run("ask", "--json", text)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["model_used"], answer["draft_accepted"]) == (model, accepted)
+    assert answer["content"].startswith("AI")
+    assert answer["cost"] > 0
+
+
 def test_ask_can_go_to_the_verifier_at_once(run: Run) -> None:
     assert "simulator-large · asked directly" in run("ask", "--direct", ACCEPTED).stdout
 
 
-def test_ask_says_why_there_is_no_answer(run: Run) -> None:
-    result = run("ask", "[[both:401]] hi")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_ask_says_why_there_is_no_answer(run: Run, options: list[str]) -> None:
+    result = run("ask", *options, "[[both:401]] hi")
     assert result.exit_code == 1
     assert "The model simulator-large gave no answer: refused (HTTP 401)." in result.stderr
     assert "Traceback" not in result.output
@@ -215,6 +250,9 @@ def test_ask_is_in_the_same_books_as_the_service(run: Run, tmp_path: Path) -> No
     url = f"sqlite:///{tmp_path}/ledger.sqlite3"
     run("ask", ACCEPTED, LEDGER_URL=url)
     assert ",command-line,1,1," in run("usage", "export", LEDGER_URL=url).stdout
+    (line,) = run("usage", "export", "--json", LEDGER_URL=url).stdout.splitlines()
+    told = json.loads(line)
+    assert (told["key"], told["queries"], told["accepted"]) == ("command-line", 1, 1)
 
 
 def test_ask_stays_within_the_budget(run: Run) -> None:

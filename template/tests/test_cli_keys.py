@@ -1,6 +1,7 @@
 """The command line for API keys."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -164,6 +165,20 @@ def test_the_list_has_every_key_and_no_secret(run: Run) -> None:
     for key in (*made, configured):
         assert key not in result.output
         assert keys.digest(key) not in result.output
+
+
+def test_scripts_get_keys_and_the_list_in_json(run: Run, place: Place) -> None:
+    key = json.loads(run("create", "ann", "--budget", "2.5", "--json").stdout)["key"]
+    assert ring(place).find(key)
+    entry = json.loads(run("create", "bob", "--entry", "--json").stdout)["entry"]
+    assert entry.startswith("bob:use:")
+    listed = json.loads(run("list", "--json", API_KEYS=entry).stdout)
+    assert [(each["name"], each["budget"], each["kept_in"]) for each in listed] == [
+        ("bob", None, "API_KEYS"),
+        ("ann", 2.5, "ledger"),
+    ]
+    assert not any(each["expired"] for each in listed)
+    assert key not in json.dumps(listed)
 
 
 def test_the_list_says_what_has_expired(run: Run, place: Place) -> None:

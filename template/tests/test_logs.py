@@ -14,6 +14,7 @@ from app.settings import Settings
 from tests.conftest import ACCEPTED, client_of, key_and_entry
 from tests.served import served
 
+OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 FORMATTERS = [logs.TextLine(), logs.JsonLine()]
 
 
@@ -93,5 +94,7 @@ def test_a_service_in_production_writes_one_object_for_each_request(cascade_file
     assert answered["request_id"] == broken["request_id"] == "trace-1"
     assert (answered["method"], answered["path"], answered["status"]) == ("GET", "/api/query", 200)
     assert answered["duration_ms"] > 0
+    (documented,) = (line for line in OPERATIONS.read_text().splitlines() if line.startswith("{"))
+    assert list(answered) == list(json.loads(documented))
     for secret in (ACCEPTED, "What", key):
         assert secret not in service.log

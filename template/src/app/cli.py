@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
@@ -17,15 +18,16 @@ from rich.text import Text
 from app import cli_keys, cli_replay, runtime
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
-from app.cascade.types import Answer, Event, Query, Role
+from app.cascade.types import Answer, Event, Json, Query, Role
 from app.http import drain, guard, logs
 from app.http.keyring import Keyring
 from app.http.problems import from_cascade
 from app.http.protocol import BoundedProtocol
+from app.http.schemas import QueryResponse
 from app.ledger import Account, Health, Ledger, export, opening
 from app.main import create_app
 from app.settings import Settings, load_settings
-from app.terminal import explained, fail
+from app.terminal import AsJson, explained, fail, tell
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
@@ -90,6 +92,7 @@ def ask(
     max_tokens: Annotated[int, typer.Option(min=1, max=4000)] = 200,
     temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.7,
     direct: Annotated[bool, typer.Option(help="Ask the verifier at once.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the cascade and watch it answer."""
     if not query.strip():
@@ -98,15 +101,15 @@ def ask(
         query.strip(), max_tokens=max_tokens, temperature=temperature, force_direct=direct
     )
     with explained():
-        asyncio.run(_ask(load_settings(Settings), asked))
+        asyncio.run(_ask(load_settings(Settings), asked, as_json))
 
 
 @cli.command()
-def check() -> None:
+def check(as_json: AsJson = False) -> None:
     """Check settings, cascade.toml, keys and upstreams, without spending a token."""
     with explained():
         settings = load_settings(Settings)
-        ok = asyncio.run(_check(settings, create_app(settings)))
+        ok = asyncio.run(_check(settings, create_app(settings), as_json))
     if not ok:
         raise typer.Exit(1)
 
@@ -137,6 +140,7 @@ def export_usage(
     last: Annotated[
         datetime | None, typer.Option("--to", formats=DAY, help="Today if not given.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As --format jsonl.")] = False,
 ) -> None:
     """Print usage by API key and day."""
     with explained():
@@ -147,7 +151,7 @@ def export_usage(
         begin = first.date() if first else end - timedelta(days=30)
         if begin > end:
             raise typer.BadParameter("--from is after --to")
-        asyncio.run(_export(ledger, begin, end, format, by))
+        asyncio.run(_export(ledger, begin, end, "jsonl" if as_json else format, by))
 
 
 async def _export(
@@ -158,12 +162,12 @@ async def _export(
             typer.echo(line)
 
 
-async def _ask(settings: Settings, query: Query) -> None:
+async def _ask(settings: Settings, query: Query, as_json: bool) -> None:
     logs.configure("ERROR")
     models = runtime.configure(settings)
     ledger = opening.choose(settings)
     console = Console(highlight=False, soft_wrap=True)
-    if models.simulated:
+    if models.simulated and not as_json:
         console.print("The simulator answers; keys bring real models.", style="dim")
     async with (
         ledger.running(),
@@ -171,7 +175,18 @@ async def _ask(settings: Settings, query: Query) -> None:
         engine.open(query, ME) as events,
     ):
         async for event in events:
-            _show(console, event)
+            if as_json:
+                _show_result(event)
+            else:
+                _show(console, event)
+
+
+def _show_result(event: Event) -> None:
+    """The answer of `POST /api/query`; what is withdrawn is not shown."""
+    if event.answer:
+        tell(QueryResponse.of(event.answer).model_dump())
+    elif event.error:
+        fail(from_cascade(event.error).detail)
 
 
 def _show(console: Console, event: Event) -> None:
@@ -218,28 +233,47 @@ async def _reach(app: FastAPI) -> Health:
         return await ledger.health()
 
 
-async def _check(settings: Settings, app: FastAPI) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model that was looked for, and what went wrong."""
+
+    name: str
+    provider: str
+    fault: str | None
+
+
+async def _check(settings: Settings, app: FastAPI, as_json: bool) -> bool:
     logs.configure("ERROR")
     models = runtime.configure(settings)
-    typer.echo(f"settings: fine, for {settings.environment}")
-    typer.echo(f"{settings.cascade_file}: fine, {models.strictness}")
     health = await _reach(app)
     guard.check_start(app.state.keyring, settings.environment)
-    reached = health.reachable
-    typer.echo(f"ledger ({health.kind}): {'reachable' if reached else 'unreachable'}")
     async with runtime.upstreams(settings, models) as connected:
         roles: tuple[Role, ...] = ("drafter", "verifier")
+        found: dict[Role, _Model] = {}
         for role in roles:
-            model = models.model(role)
+            fault = None
             try:
                 async with asyncio.timeout(10):
                     await connected[role].reach()
-            except (UpstreamFault, TimeoutError) as fault:
-                reached = False
-                typer.echo(f"{role} {model.name} ({model.provider}): {fault or 'timeout'}")
-            else:
-                typer.echo(f"{role} {model.name} ({model.provider}): reachable")
-    return reached
+            except (UpstreamFault, TimeoutError) as failure:
+                fault = str(failure) or "timeout"
+            model = models.model(role)
+            found[role] = _Model(model.name, model.provider, fault)
+    told: dict[str, Json] = {
+        "environment": settings.environment,
+        "strictness": models.strictness,
+        "ledger": {"kind": health.kind, "reachable": health.reachable},
+        **{role: asdict(seen) for role, seen in found.items()},
+    }
+    if as_json:
+        tell(told)
+    else:
+        typer.echo(f"settings: fine, for {settings.environment}")
+        typer.echo(f"{settings.cascade_file}: fine, {models.strictness}")
+        typer.echo(f"ledger ({health.kind}): {'' if health.reachable else 'un'}reachable")
+        for role, seen in found.items():
+            typer.echo(f"{role} {seen.name} ({seen.provider}): {seen.fault or 'reachable'}")
+    return health.reachable and not any(seen.fault for seen in found.values())
 
 
 def _exit(_: int, __: FrameType | None) -> None:

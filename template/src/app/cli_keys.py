@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from app.cascade.errors import LedgerUnavailable
+from app.cascade.types import Json
 from app.http import keys
 from app.http.keyring import Keyring
 from app.http.keys import ApiKey, KeyRole
 from app.ledger import opening
 from app.ledger.store import KeyStore
 from app.settings import Settings, load_settings
-from app.terminal import dollars, explained, fail
+from app.terminal import AsJson, dollars, explained, fail, tell
 
 cli = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -58,6 +59,7 @@ def create(
     entry: Annotated[
         bool, typer.Option("--entry", help="Keep nothing; print an entry for API_KEYS.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown once; only its hash is kept."""
     with _explained():
@@ -66,22 +68,31 @@ def create(
         if entry or opening.choose(settings).keys is None:
             if (budget, limit, expires) != (None, None, None):
                 fail("An entry of API_KEYS has no budget, limit or expiry.")
+            if as_json:
+                tell({"key": key, "entry": made.entry})
+                return
             typer.echo(f"key:              {key}")
             typer.echo(f"add to API_KEYS:  {made.entry}")
             return
         if not asyncio.run(_add(settings, made)):
             fail(f"There is a key with the name {name}; revoke it, or choose another name.")
+    if as_json:
+        tell({"key": key})
+        return
     typer.echo(f"key:      {key}")
     typer.echo(f"accepted: within a second, with the role {role}; it is not shown again")
 
 
 @cli.command(name="list")
-def list_keys() -> None:
+def list_keys(as_json: AsJson = False) -> None:
     """Print the keys that are accepted, and those that have expired."""
     with _explained():
-        settings = load_settings(Settings)
-        for line in _table(asyncio.run(_read(settings))):
-            typer.echo(line)
+        keyring = asyncio.run(_read(load_settings(Settings)))
+    if as_json:
+        tell([_fields(key, origin) for key, origin in _sorted(keyring)])
+        return
+    for line in _table(keyring):
+        typer.echo(line)
 
 
 @cli.command()
@@ -136,21 +147,40 @@ def _configured(settings: Settings) -> tuple[ApiKey, ...]:
     return keys.parse(settings.api_keys.get_secret_value())
 
 
+def _sorted(keyring: Keyring) -> Iterator[tuple[ApiKey, str]]:
+    """The keys by name, each with where it is kept."""
+    for origin, found in (("API_KEYS", keyring.configured), ("ledger", keyring.stored)):
+        for key in sorted(found, key=lambda key: key.name):
+            yield key, origin
+
+
+def _fields(key: ApiKey, origin: str) -> dict[str, Json]:
+    return {
+        "name": key.name,
+        "role": key.role,
+        "budget": None if key.budget is None else float(key.budget),
+        "limit": key.limit,
+        "created": key.created.isoformat() if key.created else None,
+        "expires": key.expires.isoformat() if key.expires else None,
+        "expired": key.expired(),
+        "kept_in": origin,
+    }
+
+
 def _table(keyring: Keyring) -> Iterable[str]:
     rows = [("NAME", "ROLE", "BUDGET", "LIMIT", "CREATED", "EXPIRES", "KEPT IN")]
-    for origin, found in (("API_KEYS", keyring.configured), ("ledger", keyring.stored)):
-        rows += [
-            (
-                key.name,
-                key.role,
-                "-" if key.budget is None else f"${key.budget:f}",
-                "-" if key.limit is None else f"{key.limit}/min",
-                _date(key.created),
-                f"{_date(key.expires)}{' (expired)' if key.expired() else ''}",
-                origin,
-            )
-            for key in sorted(found, key=lambda key: key.name)
-        ]
+    rows += [
+        (
+            key.name,
+            key.role,
+            "-" if key.budget is None else f"${key.budget:f}",
+            "-" if key.limit is None else f"{key.limit}/min",
+            _date(key.created),
+            f"{_date(key.expires)}{' (expired)' if key.expired() else ''}",
+            origin,
+        )
+        for key, origin in _sorted(keyring)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

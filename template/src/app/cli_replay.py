@@ -1,7 +1,6 @@
 """The command that replays a file of prompts through the cascade."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from app.replay.report import Report, money
 from app.replay.results import Result, Results, opened
 from app.replay.run import Run, note
 from app.settings import Settings, load_settings
-from app.terminal import dollars, explained
+from app.terminal import AsJson, dollars, explained, tell
 
 INCOMPLETE, STOPPED = 3, 4
 TOLD = 20
@@ -51,7 +50,7 @@ def replay(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line a prompt.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to read.")] = None,
     texts: Annotated[bool, typer.Option(help="Prompts and answers are in the page.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run your own prompts through the cascade; see what it saves, and which drafts fail.
 
@@ -87,7 +86,7 @@ def replay(
         if html_file:
             _write(html_file, html.page(report, texts=texts))
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        tell(report.to_json())
     else:
         table.show(Console(highlight=False), report)
     if ended:

@@ -1,13 +1,18 @@
-"""What every command needs: to say what went wrong in a sentence, and to end with 1."""
+"""What commands share: JSON for scripts, and to end with 1 after a sentence on what went wrong."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
+from typing import Annotated
 
 import typer
 
 from app.cascade.errors import CascadeError, ConfigurationError
+from app.cascade.types import Json
 from app.http.problems import from_cascade
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @contextmanager
@@ -25,6 +30,11 @@ def fail(message: str) -> None:
     """Say it, and end."""
     typer.echo(message, err=True)
     raise typer.Exit(1)
+
+
+def tell(found: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> None:
+    """Print it as JSON."""
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def dollars(text: str) -> Decimal:

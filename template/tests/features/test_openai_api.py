@@ -10,6 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from app.features.openai_api.requests import ChatRequest
 from app.http.keys import KeyRole
 from tests.conftest import (
     ACCEPTED,
@@ -203,6 +204,11 @@ def test_max_tokens_cuts_the_answer_and_says_so(client: httpx.Client, field: str
     assert completion["usage"]["completion_tokens"] == 3
 
 
+def test_null_is_the_same_as_a_field_that_is_not_there(client: httpx.Client) -> None:
+    optional = set(ChatRequest.model_fields) - {"model", "messages"}
+    assert ask(client, ACCEPTED, **dict.fromkeys(optional))["cascade"]["outcome"] == "accepted"
+
+
 def test_content_may_come_in_parts(client: httpx.Client) -> None:
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "AI?"}]
     message = {"role": "user", "content": parts}
@@ -224,12 +230,19 @@ def test_a_conversation_reaches_the_model_as_it_is(
         {"role": "user", "content": "Capital of France?"},
     ]
     options = {"top_p": 0.5, "stop": ["x"], "seed": 7, "response_format": {"type": "text"}}
-    request = {"model": "simulator-large", "messages": turns, "user": "ann", **options}
+    meaningless = {
+        "user": "ann",
+        "metadata": {"team": "red"},
+        "safety_identifier": "a1",
+        "prompt_cache_key": "k",
+        "store": False,
+    }
+    request = {"model": "simulator-large", "messages": turns, **options, **meaningless}
     assert serve(cascade_file=path).post(PATH, json=request).status_code == 200
     (received,) = upstream.received
     assert received.body["messages"] == [{"role": "system", "content": "Be brief."}, *turns[1:]]
     assert options.items() <= received.body.items()
-    assert "user" not in received.body
+    assert not meaningless.keys() & received.body.keys()
 
 
 def test_models_are_listed(client: httpx.Client) -> None:
@@ -452,6 +465,7 @@ def test_the_verifier_itself_can_be_asked_with_tools(
         ("top_logprobs", 5, "top_logprobs"),
         ("stop", "\ud800", "stop"),
         ("seed", 10**30, "seed"),
+        ("store", True, "store"),
         ("top_p", 0, "top_p"),
         ("response_format", {"a": math.nan}, "response_format"),
         ("response_format", {"\ud800": 1}, "response_format"),
@@ -474,7 +488,7 @@ def test_an_impossible_value_is_refused_by_its_field(
 
 def test_more_answers_than_one_are_refused_with_a_sentence(client: httpx.Client) -> None:
     message = assert_refused(client.post(PATH, json=body("hi", n=2)), 400)["message"]
-    assert message.endswith("a cascade gives one answer: n is 1; ask again for another")
+    assert message == "n: a cascade gives one answer: n is 1; ask again for another"
 
 
 def test_content_in_parts_is_refused_by_its_field_too(client: httpx.Client) -> None:

@@ -208,7 +208,8 @@ async def _handle_validation(_: Request, failure: RequestValidationError) -> JSO
 
 def invalid(failure: RequestValidationError) -> Problem:
     """422, naming the first fields; the values are not repeated."""
-    found = ((_dotted(error), str(error["msg"])) for error in failure.errors()[:MOST_FIELDS])
+    first = failure.errors()[:MOST_FIELDS]
+    found = ((_dotted(each), str(each["msg"]).removeprefix("Value error, ")) for each in first)
     # A body that several dependencies read is refused by each of them.
     fields = tuple(FieldProblem(field=where, message=what) for where, what in dict.fromkeys(found))
     summary = "; ".join(f"{each.field}: {each.message}" for each in fields)

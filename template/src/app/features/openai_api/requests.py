@@ -39,8 +39,8 @@ def _sendable(value: JsonT) -> JsonT:
     return value
 
 
-def _one(count: int) -> int:
-    if count != 1:
+def _one(count: int | None) -> int | None:
+    if count not in (1, None):
         raise ValueError("a cascade gives one answer: n is 1; ask again for another")
     return count
 
@@ -204,7 +204,10 @@ class StreamOptions(Strict):
 
 
 class ChatRequest(Strict):
-    """The fields of OpenAI's chat completions that a cascade can honour; others are refused."""
+    """The fields of OpenAI's chat completions that a cascade can honour; others are refused.
+
+    As with OpenAI, null is the same as a field that is not there.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -216,15 +219,21 @@ class ChatRequest(Strict):
     ]
     max_tokens: Annotated[int | None, Field(ge=1, le=4000), Whole] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=4000), Whole] = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.7
-    stream: bool = False
+    temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Whole, AfterValidator(_one), Field(json_schema_extra={"const": 1})] = 1
+    n: Annotated[
+        int | None, Whole, AfterValidator(_one), Field(json_schema_extra={"enum": [1, None]})
+    ] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[
         int | None, Whole, AfterValidator(_none), Field(json_schema_extra={"enum": [0, None]})
     ] = None
     user: str | None = None
+    metadata: dict[str, Json] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    store: Literal[False] | None = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     stop: Annotated[str | Annotated[list[str], _at_most(4)] | None, Sendable] = None
     seed: Annotated[int | None, Field(ge=-SEED, le=SEED), Whole] = None
@@ -242,7 +251,7 @@ class ChatRequest(Strict):
         return Query(
             messages=tuple(message.to_message() for message in self.messages),
             max_tokens=self.max_completion_tokens or self.max_tokens or 1000,
-            temperature=self.temperature,
+            temperature=0.7 if self.temperature is None else self.temperature,
             force_direct=self.model == models.verifier.name,
             undrafted=self.model == models.drafter.name,
             options=options,
