@@ -48,8 +48,8 @@ snapshots: .venv/installed ## write anew what each variant holds and serves, and
 	.venv/bin/python -W ignore -m tests.examples
 	.venv/bin/python -W ignore -m tests.snapshots
 
-mutants: .venv/installed ## take one thing after the other away from the template: a test must turn red
-	.venv/bin/python -W ignore -m tests.mutation
+mutants: .venv/installed ## take one thing after the other away from the template: a test must turn red; or ARGS=--help
+	.venv/bin/python -W ignore -m tests.mutation $(ARGS)
 
 constraints: .venv/installed ## pin the newest versions of the tools, in constraints.txt
 	sed '/^[^#]/d' constraints.txt > constraints.new

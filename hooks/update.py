@@ -118,11 +118,11 @@ def _read(path: Path) -> Project:
             f" `git log --diff-filter=D -- {ANSWERS}` finds the commit,"
             f" and `git restore --source=COMMIT~1 {ANSWERS}` brings it back."
         )
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         answers = yaml.safe_load(text)
         source, commit = str(answers.pop("_src_path")), str(answers.pop("_commit"))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+    except (UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         _fail(
             f"{file} was edited and tells the template and its version no longer:"
             f" `git log --patch -- {ANSWERS}` shows what it was, and"
@@ -135,7 +135,8 @@ def _read(path: Path) -> Project:
             " give a new answer with --data NAME=VALUE instead. If it is right as it is, which a"
             " merge of two branches can lead to, delete its line `# sha256 …` and commit that."
         )
-    if changes := _git(path, "status", "--porcelain", "--", ".").stdout:
+    # Whatever the owner has git show: what is not committed is lost if the update fails.
+    if changes := _git(path, "status", "--porcelain", "--untracked-files", "--", ".").stdout:
         _fail(
             "There are changes that are not committed, which an update would mix with its own:"
             f" commit them, or `git stash --include-untracked`, and update again.\n{changes}"
@@ -217,14 +218,21 @@ def _parse(data: list[str], template: Path, target: str) -> dict[str, Any]:
 
 def _changed(project: Project, folder: Path) -> dict[str, bytes]:
     """What the template had rendered and the owner has changed since, by name."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        copier.run_copy(
-            project.source,
-            folder,
-            data=dict(project.answers),
-            vcs_ref=project.commit,
-            defaults=True,
-            quiet=True,
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            copier.run_copy(
+                project.source,
+                folder,
+                data=dict(project.answers),
+                vcs_ref=project.commit,
+                defaults=True,
+                quiet=True,
+            )
+    except Exception as error:
+        _fail(
+            f"From the answers in {ANSWERS} no project of {project.commit} can be made, so what you"
+            f" changed since cannot be told: `git log --patch -- {ANSWERS}` shows what they were;"
+            f" put them back, commit, and update again. Copier said: {error}"
         )
     changed = {}
     for file in folder.rglob("*"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,12 @@ IDENTITY = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "tests"), ("EMAIL", "tests@example.com"))
+}
+OPTIONS = {
+    "after_copy": "--no-sync",
+    "demo": "--port",
+    "release": "--commit",
+    "update": "--trust",
 }
 AFTER_COPY = ROOT / "hooks" / "after_copy.py"
 
@@ -155,7 +162,12 @@ def test_after_copy_refuses_a_folder_without_a_project(tmp_path: Path) -> None:
     assert (code, told) == (1, f"{tmp_path} holds no project: copy the template there first.\n")
 
 
-def test_after_copy_runs_as_a_script_of_uv() -> None:
+@pytest.mark.parametrize("script", sorted(ROOT.glob("hooks/*.py")), ids=attrgetter("stem"))
+def test_a_script_explains_itself_and_needs_nothing_installed(script: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
-    told = run(uv, "run", "--quiet", "--script", AFTER_COPY, "--help", cwd=ROOT)
-    assert "--no-sync" in told
+    # `make demo` runs that one, in the environment that make installs.
+    demo = script.stem == "demo"
+    runner: list[str | Path] = [sys.executable] if demo else [uv, "run", "--quiet", "--script"]
+    told = run(*runner, script, "--help", cwd=ROOT)
+    assert "Usage:" in told
+    assert OPTIONS[script.stem] in told

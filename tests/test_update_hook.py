@@ -147,11 +147,6 @@ def test_make_update_finds_what_copier_finds(source: str, url: str, copied: Copi
     assert "--trust" in told
 
 
-def test_it_runs_as_a_script_of_uv_and_explains_itself() -> None:
-    told = run(PROGRAMS / "uv", "run", "--quiet", "--script", HOOK, "--help", cwd=ROOT)
-    assert "--trust" in told
-
-
 # ----------------------------------------------------------------------------------- bad input
 
 Spoil = Callable[[Path], None]
@@ -177,6 +172,17 @@ def ignored(project: Path) -> None:
     without_git(project)
     run("git", "init", "--quiet", cwd=project.parent)
     (project.parent / ".gitignore").write_text("*\n")
+
+
+def hidden(project: Path) -> None:
+    """A file that the owner has git not show."""
+    run("git", "config", "status.showUntrackedFiles", "no", cwd=project)
+    (project / "x").touch()
+
+
+def in_another_encoding(project: Path) -> None:
+    (project / ANSWERS).write_bytes("author: Müller\n".encode("latin-1"))
+    commit(project)
 
 
 def without_answers(project: Path) -> None:
@@ -208,11 +214,13 @@ def fork(tags: bool) -> Spoil:
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "dirty": (lambda project: append(project, "README.md", "x"), "changes that are not committed"),
     "untracked": (lambda project: (project / "x").touch(), "changes that are not committed"),
+    "hidden": (hidden, "changes that are not committed"),
     "no git": (without_git, "No git repository has"),
     "ignored": (ignored, "No git repository has"),
     "no answers": (without_answers, f"{ANSWERS} is missing"),
     "no yaml": (answers("^author:", "author: : ["), "was edited and tells the template"),
     "no commit": (answers("^_commit: .*\n", ""), "was edited and tells the template"),
+    "no utf-8": (in_another_encoding, "was edited and tells the template"),
     "a list": (answers(r"\A(.|\n)*\Z", "- x\n"), "was edited and tells the template"),
     "flipped by hand": (answers("^streaming: true", "streaming: false"), "was edited by hand"),
     "other commit": (answers("^_commit: .*", f"_commit: v{EARLIER[0]}"), "was edited by hand"),
@@ -258,6 +266,19 @@ def test_a_bad_answer_is_refused(argument: str, told: str, copied: Copied) -> No
     assert said.startswith(told), said
     assert tree(project) == before
     assert run("git", "status", "--porcelain", cwd=project) == ""
+
+
+def test_answers_that_no_project_was_made_of_are_refused(copied: Copied) -> None:
+    """Of before 0.3.0, when answers carried no digest."""
+    project = copied(EARLIER[-1], LEANEST)
+    answers("^project_slug: .*", "project_slug: A B")(project)
+    before = tree(project)
+    code, said = hook(project)
+    assert code == 1
+    assert f"no project of v{EARLIER[-1]} can be made" in said
+    assert "A slug has 2 to 40 lower-case letters" in said
+    assert "Traceback" not in said
+    assert tree(project) == before
 
 
 @pytest.fixture

@@ -258,6 +258,28 @@ def test_an_update_leaves_the_owners_models_alone(copied: Copied) -> None:
     assert (project / "cascade.toml").read_text(encoding="utf-8") == mine
 
 
+def test_copying_again_leaves_the_owners_models_alone(copied: Copied) -> None:
+    project = copied(PRESENT, LEANEST)
+    append(project, "cascade.toml", "# ours")
+    append(project, "README.md", "Ours.")
+    mine = tree(project)
+    copier.run_recopy(project, defaults=True, overwrite=True, quiet=True)
+    assert tree(project)["cascade.toml"] == mine["cascade.toml"]
+    assert tree(project)["README.md"] != mine["README.md"]
+
+
+@pytest.mark.parametrize("release", [*EARLIER, PRESENT], ids=str)
+def test_an_update_does_not_bring_back_what_owners_rename(release: Version, copied: Copied) -> None:
+    project = copied(release, LEANEST)
+    (project / "cascade.toml").rename(project / "models.toml")
+    commit(project)
+    mine = tree(project)
+    update(project, {"verifier": "openai/gpt-5"})
+    after = tree(project)
+    assert "cascade.toml" not in after
+    assert after["models.toml"] == mine["models.toml"]
+
+
 def test_the_sample_covers_every_pair_of_switches() -> None:
     wanted = 4 * len(SWITCHES) * (len(SWITCHES) - 1) // 2
     met = {

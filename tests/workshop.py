@@ -12,6 +12,7 @@ from typing import Any
 import copier
 import yaml
 from filelock import FileLock
+from plumbum import local
 
 from tests.processes import run
 from tests.variants import QUESTIONS, ROOT, Variant, belongs, manifest
@@ -151,15 +152,17 @@ def rendered(source: Path, project: Path, answers: Mapping[str, Any], *left_out:
     Raises:
         ValueError: an answer is refused.
     """
-    copier.run_copy(
-        str(source),
-        project,
-        data=dict(answers),
-        exclude=left_out,
-        defaults=True,
-        unsafe=False,
-        quiet=True,
-    )
+    # Copier starts git once for each file where it finds one: a third of the time that this takes.
+    with local.env(PATH=""):
+        copier.run_copy(
+            str(source),
+            project,
+            data=dict(answers),
+            exclude=left_out,
+            defaults=True,
+            unsafe=False,
+            quiet=True,
+        )
     return project
 
 

@@ -52,10 +52,23 @@ Stage = tuple[str, ...]
 """A place, and pytest's arguments there."""
 
 TYPED = "tests/test_answers.py::test_answers_are_rendered_as_they_were_typed[row0]"
+_MODELS: Stage = ("questions", "tests/test_shipped.py", "-k", "models")
+_OWNERS: Stage = ("questions", "tests/test_updates.py", "-k", "owners")
+_MADE: Stage = ("questions", "tests/test_in_place.py", "-k", "made_in_place")
 _MANIFEST: tuple[Stage, ...] = (
     ("questions", "tests/test_snapshots.py"),
     ("questions", "tests/test_switches.py"),
     ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
+    _OWNERS,
+)
+_QUESTIONS: tuple[Stage, ...] = (
+    ("questions", "tests/test_answers.py", "-k", "question"),
+    ("questions", "tests/test_answers.py", "-k", "refused and not environment"),
+    _MODELS,
+    ("questions", TYPED),
+    ("questions", "tests/test_command_line.py", "-k", "computed or knows or no_question"),
+    ("questions", "tests/test_in_place.py", "-k", "tag or braces or nobody"),
+    *_MANIFEST,
 )
 _MANIFESTS: tuple[Stage, ...] = (
     ("template", "tests/test_policy.py"),
@@ -93,19 +106,13 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     ),
     "copier.yml: _min*": (("questions", "tests/test_copier.py", "-k", "oldest"),),
     "copier.yml: if*": _MANIFEST,
-    "copier.yml: _exclude[[]12*": _MANIFEST,
-    "copier.yml": (
-        ("questions", "tests/test_answers.py", "-k", "question"),
-        ("questions", "tests/test_snapshots.py"),
-        ("questions", "tests/test_shipped.py", "-k", "models"),
-        ("questions", "tests/test_answers.py", "-k", "refused and not environment"),
-        ("questions", TYPED),
-        ("questions", "tests/test_in_place.py", "-k", "made_in_place or tag or braces or nobody"),
-        ("questions", "tests/test_switches.py"),
-        ("questions", "tests/test_updates.py", "-k", "owners_models"),
-        ("questions", "tests/test_update_workflow.py", "-k", "left_out"),
-        ("questions", "tests/test_command_line.py", "-k", "computed or knows or no_question"),
-    ),
+    "copier.yml: _exclude*/cascade.toml": (_OWNERS,),
+    "copier.yml: _exclude[[]*] / *": _MANIFEST,
+    "copier.yml: _exclude*": (_MADE, *_MANIFEST),
+    "copier.yml: _skip*": (_OWNERS,),
+    "copier.yml: catalog.default / *": (_MODELS, *_QUESTIONS),
+    "copier.yml: prices.default / *": (_MODELS, *_QUESTIONS),
+    "copier.yml": _QUESTIONS,
     "template/Dockerfile": _IMAGE,
     "template/.dockerignore": _IMAGE,
     "template/compose.yaml": (*_IMAGE, ("template", "tests/test_switches.py")),
