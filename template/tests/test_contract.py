@@ -8,10 +8,11 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from importlib.metadata import version
+from itertools import combinations
 from types import FunctionType, ModuleType
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from cascadeflow.agent import CascadeAgent
 from cascadeflow.providers import PROVIDER_REGISTRY
 from cascadeflow.providers.base import ModelResponse
 from cascadeflow.quality import complexity
+from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.complexity import ComplexityDetector
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 from cascadeflow.quality.quality import AdaptiveThreshold
@@ -27,6 +29,7 @@ from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 
 from app.cascade.config import Complexity, Provider
+from app.cascade.estimators import Alignment
 from app.cascade.linear import linearize
 from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING
 from app.cascade.routing import STRICTNESS
@@ -193,6 +196,13 @@ def test_cancelling_a_run_cancels_its_call(pausing: str) -> None:
     asyncio.run(cancel())
 
 
+def strings(constants: Iterable[object]) -> set[str]:
+    """The texts among what a function's code holds, tuples of them too."""
+    nested = [each for each in constants if isinstance(each, tuple)]
+    found = {each for each in constants if isinstance(each, str)}
+    return found.union(*map(strings, nested))
+
+
 @on_every_route
 @relied_on_by("routing.py")
 def test_one_detector_tells_the_complexity_and_once(options: Options, monkeypatch: Patch) -> None:
@@ -211,6 +221,23 @@ def test_the_detector_searches_with_its_own_patterns_that_re2_reads(monkeypatch:
     monkeypatch.setattr(complexity, "re", None)
     for query in (SIMPLE, HARD, PLAN, "def f(x):", r"\frac{a}{b} ∑", f"Text: {HARD * 80} Why?"):
         assert ours.detect(query, None, True) == stock.detect(query, None, True)
+
+
+@pytest.mark.parametrize(
+    "format_of", ["function_call", "intent_classification", "multi_turn_conversation"]
+)
+@relied_on_by("estimators.py")
+def test_a_format_is_told_by_marks_in_the_question(format_of: str) -> None:
+    name = f"_is_{format_of}_format"
+    stock, ours = QueryResponseAlignmentScorer(), Alignment()
+    marks = sorted(strings(getattr(QueryResponseAlignmentScorer, name).__code__.co_consts[1:]))
+    found = 0
+    for pair in combinations(marks, 2):
+        question = f"{pair[0]}: {' '.join(pair)}"
+        found += getattr(stock, name)(question)
+        assert getattr(ours, name)(question) == getattr(stock, name)(question)
+        assert getattr(ours, name)(" ".join(pair)) == getattr(stock, name)(" ".join(pair))
+    assert found
 
 
 @relied_on_by("routing.py")

@@ -15,6 +15,17 @@ from app.cascade.linear import PatternSets
 
 KEPT = 4
 """Estimates: both ask before another query has its turn."""
+# A question of such a format has one of these in it, among much else that it is searched for.
+TOOLS = ("function", "tool", "api", "call the", "invoke", "execute the")
+INTENTS = (
+    "classify th",
+    "categorize th",
+    "the intent",
+    "which intent",
+    "which category",
+    "label this",
+)
+TURNS = (":", "previous conversation\n", "turn ")
 KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
 
 
@@ -57,6 +68,15 @@ class Alignment(QueryResponseAlignmentScorer):
         score: float = analysis if verbose else analysis.alignment_score
         return score
 
+    def _is_function_call_format(self, query: str) -> bool:
+        return _has(query, TOOLS) and super()._is_function_call_format(query)
+
+    def _is_intent_classification_format(self, query: str) -> bool:
+        return _has(query, INTENTS) and super()._is_intent_classification_format(query)
+
+    def _is_multi_turn_conversation_format(self, query: str) -> bool:
+        return _has(query, TURNS) and super()._is_multi_turn_conversation_format(query)
+
     def _extract_keywords(self, text: str) -> set[str]:
         """A word counts once, wherever it stands; most are neither numbers nor punctuated."""
         words = set(text.lower().split()) - self.stopwords
@@ -71,3 +91,8 @@ class Alignment(QueryResponseAlignmentScorer):
             if len(word) > 8 or not (word.islower() and word.isalpha())
         ]
         return super()._analyze_important_words(" ".join(words), response)
+
+
+def _has(query: str, marks: tuple[str, ...]) -> bool:
+    lower = query.lower()
+    return any(mark in lower for mark in marks)

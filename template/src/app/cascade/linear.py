@@ -7,6 +7,7 @@ thousand characters can take seconds. RE2 answers for all of them at once and ca
 import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 
 import re2
@@ -95,30 +96,49 @@ def linearize(holder: object) -> Narrow:
     found_in = lru_cache(maxsize=4)(PatternSets(suited).found_in)
     answered = {pattern: _Answered(pattern, found_in) for pattern in suited}
     for name, value in attributes.items():
-        setattr(holder, name, _replace(value, answered))
-    return _narrowing(holder, found_in)
+        attributes[name] = _replace(value, answered)
+    return _narrowing(attributes, found_in)
 
 
-def _narrowing(holder: object, found_in: FoundIn) -> Narrow:
-    lists = {name: value for name, value in vars(holder).items() if isinstance(value, list)}
-    places: dict[re.Pattern[str], list[tuple[str, int]]] = {}
-    always: dict[str, list[int]] = {}
-    for name, items in lists.items():
-        for place, item in enumerate(items):
-            match item:
-                case (_Answered() as each) | (str(), (_Answered() as each)):
-                    places.setdefault(each.compiled, []).append((name, place))
-                case _:
-                    always.setdefault(name, []).append(place)
-    narrowed = {name for found in places.values() for name, _ in found}
+@dataclass(eq=False, slots=True)
+class _List:
+    """A list of which those patterns are left that were found, and whatever else is in it."""
+
+    place: dict[str, object]
+    name: str
+    items: list[object]
+    unasked: list[int] = field(default_factory=list)
+    found: list[int] = field(default_factory=list)
+
+    def leave(self) -> None:
+        self.place[self.name] = [self.items[number] for number in sorted(self.unasked + self.found)]
+        self.found = []
+
+
+def _narrowing(attributes: dict[str, object], found_in: FoundIn) -> Narrow:
+    numbers: dict[re.Pattern[str], list[tuple[_List, int]]] = {}
+    narrowed: list[_List] = []
+    for place in (attributes, *(each for each in attributes.values() if isinstance(each, dict))):
+        for name, items in place.items():
+            if isinstance(items, list):
+                kept = _List(place, name, items)
+                for number, item in enumerate(items):
+                    match item:
+                        case (_Answered() as each) | (str(), (_Answered() as each)):
+                            numbers.setdefault(each.compiled, []).append((kept, number))
+                        case _:
+                            kept.unasked.append(number)
+                if len(kept.unasked) < len(items):
+                    narrowed.append(kept)
 
     def narrow(texts: Iterable[str]) -> None:
-        left = {name: always.get(name, [])[:] for name in narrowed}
+        last, narrowed[:] = narrowed[:], ()
         for pattern in frozenset[re.Pattern[str]]().union(*map(found_in, texts)):
-            for name, place in places.get(pattern, ()):
-                left[name].append(place)
-        for name, kept in left.items():
-            setattr(holder, name, [lists[name][place] for place in sorted(kept)])
+            for kept, number in numbers.get(pattern, ()):
+                kept.found.append(number)
+                narrowed.append(kept)
+        for kept in {*last, *narrowed}:
+            kept.leave()
 
     return narrow
 
