@@ -70,7 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def client(request: Request) -> Client:
+async def client(request: Request) -> Client:
     return request.app.state.client
 
 
