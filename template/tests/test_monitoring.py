@@ -61,13 +61,6 @@ def queries() -> Iterator[tuple[str, str]]:
         yield name, variables()[name]["query"]
 
 
-def service() -> str:
-    """The name under which this service is scraped: that of its job."""
-    configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text(encoding="utf-8"))
-    name: str = configuration["scrape_configs"][0]["job_name"]
-    return name
-
-
 @pytest.fixture
 def told(
     background: Background, make_settings: Callable[..., Settings]
@@ -132,9 +125,10 @@ def test_a_running_service_has_every_metric_and_label_that_is_asked_for(
 
 
 def test_an_alert_is_about_this_service_and_says_in_which_namespace() -> None:
+    job = variables()["job"]["current"]["value"]
     for rule in alerts():
         for selector in SELECTOR.finditer(rule["expr"]):
-            assert ("job", "=", service()) in MATCHER.findall(selector["matchers"]), rule["alert"]
+            assert ("job", "=", job) in MATCHER.findall(selector["matchers"]), rule["alert"]
         for kept in AGGREGATED.findall(rule["expr"]):
             assert kept.startswith("job, namespace"), rule["alert"]
 
@@ -145,8 +139,7 @@ def test_every_panel_shows_the_service_that_was_chosen() -> None:
         for target in panel["targets"]:
             for selector in SELECTOR.finditer(target["expr"]):
                 assert MATCHER.findall(selector["matchers"])[:2] == chosen, panel["title"]
-    job, namespace = (variables()[name] for name in ("job", "namespace"))
-    assert job["current"]["value"] == service()
+    namespace = variables()["namespace"]
     # A Prometheus outside of a cluster adds no namespace, which this matches too.
     assert (namespace["includeAll"], namespace["allValue"]) == (True, ".*")
     assert namespace["current"]["value"] == "$__all"
