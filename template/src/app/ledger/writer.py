@@ -23,10 +23,9 @@ class Job(Generic[T]):
 
     def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
         self._work = work
-        self._loop = asyncio.get_running_loop()
         self._outcome: T | None = None
         self._failure: Exception | None = None
-        self.future: asyncio.Future[T] = self._loop.create_future()
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def run(self, connection: sqlite3.Connection) -> None:
         self._failure = None
@@ -35,12 +34,7 @@ class Job(Generic[T]):
     def fail(self, failure: Exception) -> None:
         self._failure = failure
 
-    def tell(self) -> None:
-        # The loop may be gone, and with it whoever waited.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._settle)
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
         if self.future.done():
             return
         if self._failure:
@@ -54,6 +48,7 @@ class Writer:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
+        self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = None
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -101,7 +96,9 @@ class Writer:
             if failure:
                 known = isinstance(failure, (sqlite3.Error, ConfigurationError))
                 job.fail(LedgerUnavailable(_reason(failure)) if known else failure)
-            job.tell()
+        # The loop may be gone, and with it whoever waited.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_settle, batch)
 
     def _try(self, batch: list[Job[object]]) -> Exception | None:
         try:
@@ -118,6 +115,11 @@ class Writer:
                 connection.execute("ROLLBACK")
             return failure
         return None
+
+
+def _settle(batch: list[Job[object]]) -> None:
+    for job in batch:
+        job.settle()
 
 
 def _reason(failure: Exception) -> str:
