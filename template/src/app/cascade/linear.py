@@ -116,20 +116,22 @@ class _List:
 
 
 def _narrowing(attributes: dict[str, object], found_in: FoundIn) -> Narrow:
+    places = (attributes, *(each for each in attributes.values() if isinstance(each, dict)))
+    lists = [
+        _List(place, name, items)
+        for place in places
+        for name, items in place.items()
+        if isinstance(items, list)
+    ]
     numbers: dict[re.Pattern[str], list[tuple[_List, int]]] = {}
-    narrowed: list[_List] = []
-    for place in (attributes, *(each for each in attributes.values() if isinstance(each, dict))):
-        for name, items in place.items():
-            if isinstance(items, list):
-                kept = _List(place, name, items)
-                for number, item in enumerate(items):
-                    match item:
-                        case (_Answered() as each) | (str(), (_Answered() as each)):
-                            numbers.setdefault(each.compiled, []).append((kept, number))
-                        case _:
-                            kept.unasked.append(number)
-                if len(kept.unasked) < len(items):
-                    narrowed.append(kept)
+    for kept in lists:
+        for number, item in enumerate(kept.items):
+            pattern = _asked(item)
+            if pattern is None:
+                kept.unasked.append(number)
+            else:
+                numbers.setdefault(pattern, []).append((kept, number))
+    narrowed = [kept for kept in lists if len(kept.unasked) < len(kept.items)]
 
     def narrow(texts: Iterable[str]) -> None:
         last, narrowed[:] = narrowed[:], ()
@@ -141,6 +143,15 @@ def _narrowing(attributes: dict[str, object], found_in: FoundIn) -> Narrow:
             kept.leave()
 
     return narrow
+
+
+def _asked(item: object) -> re.Pattern[str] | None:
+    """The pattern in an item of a list, alone or behind its name, that a set answers for."""
+    match item:
+        case (_Answered() as each) | (str(), (_Answered() as each)):
+            return each.compiled
+        case _:
+            return None
 
 
 def _suits(pattern: re.Pattern[str]) -> bool:
