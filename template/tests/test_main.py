@@ -4,7 +4,7 @@ import asyncio
 import gc
 import tracemalloc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -133,22 +133,33 @@ def blocks() -> dict[str, int]:
     return {str(each.traceback): each.count for each in found}
 
 
-def test_what_the_start_of_a_process_made_is_not_looked_through_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One in which nothing else is collected, and which goes on as it was."""
     monkeypatch.setenv("CASCADE_FILE", str(CASCADE))
+    thresholds = gc.get_threshold()
+    gc.disable()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    gc.enable()
+
+
+@pytest.mark.usefixtures("process")
+def test_what_the_start_of_a_process_made_is_not_looked_through_again() -> None:
     service = create_app()
     circle = weakref.ref(service)
     service.state.itself = service
     del service
-    gc.disable()
-    try:
-        create_sole_app()
-        assert gc.get_freeze_count() > 0
-        assert circle() is None, "garbage was kept forever"
-    finally:
-        gc.unfreeze()
-        gc.enable()
+    create_sole_app()
+    assert gc.get_freeze_count() > 0
+    assert circle() is None, "garbage was kept forever"
+
+
+@pytest.mark.usefixtures("process")
+def test_objects_of_queries_under_way_are_looked_at_by_the_thousand() -> None:
+    create_sole_app()
+    assert gc.get_threshold()[0] == 10_000
 
 
 def test_settings_come_from_the_environment_when_none_are_given(
