@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from importlib.metadata import version
+from inspect import signature
 from itertools import combinations
 from types import FunctionType, ModuleType
 from typing import Any, get_args
@@ -24,15 +25,16 @@ from cascadeflow.quality import complexity
 from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.complexity import ComplexityDetector
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
-from cascadeflow.quality.quality import AdaptiveThreshold
+from cascadeflow.quality.quality import AdaptiveThreshold, QualityConfig, QualityValidator
 from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 
+from app.cascade import questions
 from app.cascade.config import Complexity, Provider
-from app.cascade.estimators import Alignment
+from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.linear import linearize
 from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING
-from app.cascade.routing import STRICTNESS
+from app.cascade.routing import STRICTNESS, _Validator
 
 Options = dict[str, Any]
 Patch = pytest.MonkeyPatch
@@ -223,21 +225,38 @@ def test_the_detector_searches_with_its_own_patterns_that_re2_reads(monkeypatch:
         assert ours.detect(query, None, True) == stock.detect(query, None, True)
 
 
-@pytest.mark.parametrize(
-    "format_of", ["function_call", "intent_classification", "multi_turn_conversation"]
-)
-@relied_on_by("estimators.py")
-def test_a_format_is_told_by_marks_in_the_question(format_of: str) -> None:
-    name = f"_is_{format_of}_format"
-    stock, ours = QueryResponseAlignmentScorer(), Alignment()
-    marks = sorted(strings(getattr(QueryResponseAlignmentScorer, name).__code__.co_consts[1:]))
-    found = 0
-    for pair in combinations(marks, 2):
-        question = f"{pair[0]}: {' '.join(pair)}"
-        found += getattr(stock, name)(question)
-        assert getattr(ours, name)(question) == getattr(stock, name)(question)
-        assert getattr(ours, name)(" ".join(pair)) == getattr(stock, name)(" ".join(pair))
-    assert found
+def asked() -> list[questions.Question]:
+    """What cascadeflow's own parts ask about a draft's prompt."""
+    estimator = ProductionConfidenceEstimator("openai")
+    return questions.of(QueryResponseAlignmentScorer(), QualityValidator(), estimator)
+
+
+@pytest.mark.parametrize("number", range(len(asked())), ids=[each.name for each in asked()])
+@relied_on_by("questions.py")
+def test_a_prompt_without_a_phrase_of_a_question_is_not_of_the_kind(number: int) -> None:
+    stock, ours = asked()[number], asked()
+    questions.ask_sparingly(ours)
+    prompts = ["Nothing of the kind"] + [
+        f"{'A) one B) two ' * count}{first}: {' '.join((first, second))}"
+        for first, second in combinations(
+            sorted({*strings(stock.ask.__code__.co_consts), *stock.more}), 2
+        )
+        for count in (0, 300)
+    ]
+    draft = ["Category: poetry"] * (len(signature(stock.ask).parameters) - 1)
+    prompts += [prompt.upper() for prompt in prompts]
+    answers = [ours[number].ask(*draft, prompt) for prompt in prompts]
+    assert answers == [stock.ask(*draft, prompt) for prompt in prompts]
+    assert {*answers} == {True, False}
+
+
+@relied_on_by("routing.py")
+def test_a_prompt_about_mathematics_has_a_price_or_one_of_the_phrases_in_it() -> None:
+    stock, ours = QualityValidator(), _Validator(QualityConfig(), Difficulty(), Alignment())
+    found = strings(QualityValidator._is_math_query.__code__.co_consts[1:])
+    prompts = [f"It is {each}" for each in found] + ["", "$7", "7 dollars", "9 cents", "recent"]
+    for prompt in [*prompts, *map(str.upper, prompts)]:
+        assert ours._is_math_query(prompt) == stock._is_math_query(prompt)
 
 
 @relied_on_by("routing.py")

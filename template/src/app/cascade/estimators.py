@@ -15,17 +15,6 @@ from app.cascade.linear import PatternSets
 
 KEPT = 4
 """Estimates: both ask before another query has its turn."""
-# A question of such a format has one of these in it, among much else that it is searched for.
-TOOLS = ("function", "tool", "api", "call the", "invoke", "execute the")
-INTENTS = (
-    "classify th",
-    "categorize th",
-    "the intent",
-    "which intent",
-    "which category",
-    "label this",
-)
-TURNS = (":", "previous conversation\n", "turn ")
 KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
 
 
@@ -68,15 +57,6 @@ class Alignment(QueryResponseAlignmentScorer):
         score: float = analysis if verbose else analysis.alignment_score
         return score
 
-    def _is_function_call_format(self, query: str) -> bool:
-        return _has(query, TOOLS) and super()._is_function_call_format(query)
-
-    def _is_intent_classification_format(self, query: str) -> bool:
-        return _has(query, INTENTS) and super()._is_intent_classification_format(query)
-
-    def _is_multi_turn_conversation_format(self, query: str) -> bool:
-        return _has(query, TURNS) and super()._is_multi_turn_conversation_format(query)
-
     def _extract_keywords(self, text: str) -> set[str]:
         """A word counts once, wherever it stands; most are neither numbers nor punctuated."""
         words = set(text.lower().split()) - self.stopwords
@@ -85,14 +65,13 @@ class Alignment(QueryResponseAlignmentScorer):
 
     def _analyze_important_words(self, query: str, response: str) -> float:
         """Short words in lower case, without a digit, are never important."""
-        words = [
-            word
-            for word in query.split()
-            if len(word) > 8 or not (word.islower() and word.isalpha())
-        ]
-        return super()._analyze_important_words(" ".join(words), response)
+        words = query.split()
+        plain = {
+            word for word in set(words) if len(word) <= 8 and word.isalpha() and word.islower()
+        }
+        told = " ".join([word for word in words if word not in plain])
+        return super()._analyze_important_words(told, response)
 
-
-def _has(query: str, marks: tuple[str, ...]) -> bool:
-    lower = query.lower()
-    return any(mark in lower for mark in marks)
+    def _generate_reasoning(self, *_: object) -> str:
+        """Nobody reads it."""
+        return ""

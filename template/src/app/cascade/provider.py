@@ -26,11 +26,11 @@ class CascadeProvider:
 
     def __init__(self, models: ActiveCascade, difficulty: Difficulty, alignment: Alignment) -> None:
         provider = models.drafter.provider
-        self._estimator = ProductionConfidenceEstimator(
+        self.estimator = ProductionConfidenceEstimator(
             "openai" if provider == "simulator" else provider
         )
-        self._estimator.query_estimator = difficulty
-        self._estimator.alignment_scorer = alignment
+        self.estimator.query_estimator = difficulty
+        self.estimator.alignment_scorer = alignment
 
     async def complete(
         self, prompt: str, model: Role, temperature: float, **_: object
@@ -45,7 +45,7 @@ class CascadeProvider:
         if model == "verifier":
             # Nobody judges its answers: what cascadeflow thinks of them decides nothing.
             return _response(model, shown, 1.0, "not judged")
-        found = self._estimator.estimate(
+        found = self.estimator.estimate(
             response=shown,
             query=prompt,
             logprobs=_computable(completion.logprobs),

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from cascadeflow.agent import CascadeAgent
+from cascadeflow.core.cascade import SpeculativeResult
 from cascadeflow.quality.complexity import ComplexityDetector, QueryComplexity
 from cascadeflow.quality.quality import (
     AdaptiveThreshold,
@@ -19,7 +20,7 @@ from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 from cascadeflow.telemetry.collector import MetricsCollector
 
-from app.cascade import view
+from app.cascade import questions, view
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
@@ -29,6 +30,8 @@ from app.cascade.types import Query
 
 FACTOID_WORDS = 8
 """cascadeflow takes no longer question for one that a word or two can answer."""
+PRICES = ("$", "dollar", "cent")
+MATH = questions.Question(QualityValidator, "_is_math_query").phrases
 STRICTNESS: Mapping[str, Callable[[], QualityConfig]] = {
     "balanced": QualityConfig.for_cascade,
     "careful": QualityConfig.for_production,
@@ -147,6 +150,14 @@ class _Validator(QualityValidator):
         return result
 
     @staticmethod
+    def _is_math_query(query: str) -> bool:
+        """Of a prompt without a price its phrases tell, and the search for prices takes long."""
+        lower = query.lower()
+        if any(mark in lower for mark in PRICES):
+            return QualityValidator._is_math_query(query)
+        return QualityValidator._is_math_query(next((each for each in MATH if each in lower), ""))
+
+    @staticmethod
     def _is_short_factoid_query(query: str) -> bool:
         """Of a long question it would split every word to count them."""
         short = len(query.split(maxsplit=FACTOID_WORDS)) <= FACTOID_WORDS
@@ -182,6 +193,16 @@ class _NoTelemetry(MetricsCollector):
         pass
 
 
+def _no_costs(*_: object, **__: object) -> dict[str, float]:
+    """What was spent is in the exchange."""
+    return {"total_cost": 0.0, "cost_saved": 0.0}
+
+
+def _no_result(*_: object, **__: object) -> SpeculativeResult:
+    """What was said is in the exchange too."""
+    return SpeculativeResult("", "", "", "", False, 0.0, 0.0, 0.0, 0.0, 1.0, "", {})
+
+
 def _agent(models: ActiveCascade) -> CascadeAgent:
     quality = STRICTNESS[models.strictness]()
     for complexity, needed in models.thresholds.items():
@@ -204,10 +225,12 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
     agent.tool_router.stats["models_after_filter"] = deque(maxlen=0)
     agent.cascade.model_providers = agent.model_providers
-    # Its own estimate of costs, which nobody reads, is simpler.
-    agent.cascade._has_cost_calculator = False
-    agent.cascade.quality_validator = _Validator(quality, difficulty, alignment)
+    agent.cascade._calculate_costs = _no_costs  # type: ignore[method-assign]
+    agent.cascade._create_result = _no_result  # type: ignore[method-assign]
+    validator = _Validator(quality, difficulty, alignment)
+    agent.cascade.quality_validator = validator
     agent.cascade.tool_quality_validator = _ToolValidator()
     thresholds = AdaptiveThreshold if models.adaptive else _FixedThresholds
     agent.cascade.adaptive_threshold = thresholds(dict(quality.confidence_thresholds))
+    questions.ask_sparingly(questions.of(alignment, validator, provider.estimator))
     return agent
