@@ -44,6 +44,7 @@ class Question:
     @property
     def phrases(self) -> list[str]:
         """At least one of them is in a prompt of the kind, in lower case."""
+        # Lists that are written out in a function are tuples among the constants of its code.
         listed = [each for each in self.ask.__code__.co_consts if isinstance(each, tuple)]
         return [*_texts(listed), *self.more]
 
