@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import TypeVar
 
 from app.cascade.errors import BudgetExceeded, LedgerUnavailable
 from app.ledger import days, entries, money
@@ -29,7 +28,6 @@ from app.ledger.types import (
 )
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 WAITING = 100_000
 """Entries that wait for a store out of reach; beyond, no query is let in whatever the policy."""
@@ -67,7 +65,7 @@ class Ledger:
         self._keep = timedelta(days=keep_days)
         self._waiting: deque[Posting] = deque()
         self._down_until = 0.0
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def keys(self) -> KeyStore | None:
@@ -147,7 +145,12 @@ class Ledger:
             record=entries.record_of(Record(reservation.id, asked, account, entry)),
             unbacked=reservation.unbacked,
         )
-        await asyncio.shield(self._spawn(self._post(posting)))
+        try:
+            await self._post(posting)
+        except asyncio.CancelledError:
+            # Whether the store could write it is known to nobody; a second time is the first.
+            self._spawn(self._post(posting))
+            raise
 
     async def totals(self) -> Totals:
         """The sums, in constant time.
@@ -215,21 +218,18 @@ class Ledger:
     async def _hold(self, hold: Hold) -> Refusal | None:
         if self._down():
             raise LedgerUnavailable
-        holding = self._spawn(self._store.hold(hold))
         try:
-            return await asyncio.shield(holding)
+            return await self._store.hold(hold)
         except LedgerUnavailable:
             self._failed()
             # It may have been held before the answer was lost.
-            self._spawn(self._release(holding, hold.id))
+            self._spawn(self._release(hold.id))
             raise
         except asyncio.CancelledError:
-            self._spawn(self._release(holding, hold.id))
+            self._spawn(self._release(hold.id))
             raise
 
-    async def _release(self, holding: asyncio.Task[Refusal | None], hold_id: str) -> None:
-        with suppress(LedgerUnavailable):
-            await holding
+    async def _release(self, hold_id: str) -> None:
         # What cannot be released expires.
         with suppress(LedgerUnavailable):
             await self._store.release(hold_id)
@@ -286,12 +286,10 @@ class Ledger:
             log.error("the ledger is out of reach; not written: %s", posting.record)
         self._waiting.clear()
 
-    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        kept: asyncio.Task[object] = task
-        self._tasks.add(kept)
-        kept.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _id_at(moment: datetime) -> str:

@@ -35,8 +35,19 @@ FORMAT = Format(
     synchronous="NORMAL",
     busy_seconds=5.0,
 )
+# Every statement gives the interpreter's lock away and waits for it: few of them do the work.
+LEFT = """
+SELECT
+    coalesce(sum(units), 0),
+    coalesce(sum(units) FILTER (WHERE account = :account), 0),
+    coalesce((SELECT value FROM sums WHERE scope = :day AND name = :service_cost), 0),
+    coalesce((SELECT value FROM sums WHERE scope = :day AND name = :account_cost), 0),
+    count(*) FILTER (WHERE id = :id),
+    count(*) FILTER (WHERE expires <= :now)
+FROM holds
+"""
 ADD = (
-    "INSERT INTO sums VALUES (?, ?, ?)"
+    "INSERT INTO sums VALUES {}"
     " ON CONFLICT (scope, name) DO UPDATE SET value = value + excluded.value"
 )
 TOTALS = "totals"
@@ -98,20 +109,26 @@ class SqliteStore:
 
 def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:
     now = time.time()
-    _expire(connection, now)
-    if connection.execute("SELECT 1 FROM holds WHERE id = ?", (hold.id,)).fetchone():
+    asked = {
+        "id": hold.id,
+        "account": hold.account,
+        "day": hold.day,
+        "service_cost": f"{EVERYBODY}/cost",
+        "account_cost": f"{hold.account}/cost",
+        "now": now,
+    }
+    found = connection.execute(LEFT, asked).fetchone()
+    held, held_of_account, spent, spent_of_account, again, expired = found
+    if expired:
+        _expire(connection, now)
+        return _hold(connection, hold)
+    if again:
         return None
-    held, held_of_account = connection.execute(
-        "SELECT coalesce(sum(units), 0), coalesce(sum(units) FILTER (WHERE account = ?), 0)"
-        " FROM holds",
-        (hold.account,),
-    ).fetchone()
-    left = hold.budget - _sum(connection, hold.day, f"{EVERYBODY}/cost") - held
+    left = hold.budget - spent - held
     if hold.units > left:
         return Refusal("service", left)
     if hold.account_budget is not None:
-        spent = _sum(connection, hold.day, f"{hold.account}/cost")
-        left = hold.account_budget - spent - held_of_account
+        left = hold.account_budget - spent_of_account - held_of_account
         if hold.units > left:
             return Refusal("account", left)
     connection.execute(
@@ -125,20 +142,20 @@ def _release(connection: sqlite3.Connection, hold_id: str) -> bool:
     return connection.execute("DELETE FROM holds WHERE id = ?", (hold_id,)).rowcount > 0
 
 
+def _revive(connection: sqlite3.Connection, hold_id: str) -> bool:
+    return connection.execute("DELETE FROM expired WHERE id = ?", (hold_id,)).rowcount > 0
+
+
 def _post(connection: sqlite3.Connection, posting: Posting) -> bool:
-    released = _release(connection, posting.id)
-    expired = connection.execute("DELETE FROM expired WHERE id = ?", (posting.id,)).rowcount > 0
-    if not (released or expired or posting.unbacked):
+    known = _release(connection, posting.id) or _revive(connection, posting.id)
+    if not (known or posting.unbacked):
         return False
     written = connection.execute(
         "INSERT OR IGNORE INTO records VALUES (?, ?)", (posting.id, posting.record)
     )
     if not written.rowcount:
         return False
-    connection.executemany(ADD, ((TOTALS, name, value) for name, value in posting.totals.items()))
-    connection.executemany(
-        ADD, ((posting.day, name, value) for name, value in posting.usage.items())
-    )
+    _add(connection, {TOTALS: posting.totals, posting.day: posting.usage})
     return True
 
 
@@ -147,10 +164,10 @@ def _ping(connection: sqlite3.Connection) -> None:
     connection.execute(query, (time.time_ns(),))
 
 
-def _sum(connection: sqlite3.Connection, scope: str, name: str) -> int:
-    query = "SELECT value FROM sums WHERE scope = ? AND name = ?"
-    found = connection.execute(query, (scope, name)).fetchone()
-    return int(found[0]) if found else 0
+def _add(connection: sqlite3.Connection, sums: Mapping[str, Mapping[str, int]]) -> None:
+    rows = [(scope, name, value) for scope, own in sums.items() for name, value in own.items()]
+    statement = ADD.format(", ".join(["(?, ?, ?)"] * len(rows)))
+    connection.execute(statement, [part for row in rows for part in row])
 
 
 def _sums(connection: sqlite3.Connection, scope: str) -> dict[str, int]:
@@ -160,7 +177,7 @@ def _sums(connection: sqlite3.Connection, scope: str) -> dict[str, int]:
 
 def _clear(connection: sqlite3.Connection, totals: Mapping[str, int]) -> None:
     connection.execute("DELETE FROM sums WHERE scope = ?", (TOTALS,))
-    connection.executemany(ADD, ((TOTALS, name, value) for name, value in totals.items()))
+    _add(connection, {TOTALS: totals})
 
 
 def _records(connection: sqlite3.Connection, first_id: str, end_id: str) -> list[tuple[str, str]]:

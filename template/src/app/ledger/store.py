@@ -79,6 +79,8 @@ class KeyStore(Protocol):
 class Store(Protocol):
     """A place for the books. Every method is atomic, whichever processes share the place.
 
+    What one process asks for is done in its order, and done though the caller be cancelled.
+
     A hold ends by being posted or released, or after its time; even then it can be posted, once,
     for it was spent all the same.
 

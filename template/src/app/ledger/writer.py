@@ -1,6 +1,6 @@
-"""One thread for one SQLite file: what arrives together is committed together.
+"""One thread for one SQLite file: what one turn of the event loop asks for is committed together.
 
-The event loop never waits for the disk or for another process's lock; it awaits a future.
+The loop never waits for the disk or for another process's lock; callers await futures.
 """
 
 import asyncio
@@ -50,7 +50,8 @@ class Writer:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = None
-        self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._asked: list[Job[object]] = []
+        self._jobs: queue.SimpleQueue[list[Job[object]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
@@ -61,27 +62,34 @@ class Writer:
             LedgerUnavailable: the file cannot be used; nothing of the work is in it.
         """
         job = Job(work)
-        self._jobs.put(job)  # type: ignore[arg-type]
+        if not self._asked:
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(job)  # type: ignore[arg-type]
         return await job.future
 
     async def close(self) -> None:
         """Finish what has been asked for, and end the thread."""
+        self._hand_over()
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        self._jobs.put(self._asked)
+        self._asked = []
 
     def _work(self) -> None:
         open_ = True
         while open_:
             batch: list[Job[object]] = []
-            job = self._jobs.get()
-            while job is not None:
-                batch.append(job)
-                if len(batch) == TOGETHER or self._jobs.empty():
+            jobs = self._jobs.get()
+            while jobs is not None:
+                batch += jobs
+                if len(batch) >= TOGETHER or self._jobs.empty():
                     break
-                job = self._jobs.get()
-            open_ = job is not None
-            if batch:
-                self._commit(batch)
+                jobs = self._jobs.get()
+            open_ = jobs is not None
+            for first in range(0, len(batch), TOGETHER):
+                self._commit(batch[first : first + TOGETHER])
         if self._connection:
             self._connection.close()
 

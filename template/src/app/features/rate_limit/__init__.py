@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request
 from pydantic import Field, SecretStr
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
@@ -22,7 +22,7 @@ from app.features import Feature, Standing, decided
 from app.features.rate_limit import places
 from app.features.rate_limit.counting import Count, Rule, Window
 from app.features.rate_limit.headers import remember, send_remembered
-from app.features.rate_limit.limiter import Limiter, client_of, limit_of_request
+from app.features.rate_limit.limiter import Limiter, client_of
 from app.features.rate_limit.reach import Reach
 from app.http.headers import AnswerHeaders
 from app.http.problems import Problem
@@ -53,12 +53,7 @@ def feature(settings: Settings) -> Feature:
         mine.rate_limit_storage.get_secret_value(), settings.ledger_url.get_secret_value(), rule
     )
     reach = Reach(place)
-    # Explicit, or slowapi would take its own idea of both from the environment.
-    limiter = Limiter(key_func=client_of, storage_uri="memory://", strategy="fixed-window")
-
-    @limiter.shared_limit(limit_of_request, scope="api")
-    async def decide(request: Request, response: Response) -> None:
-        """slowapi decides before this runs."""
+    limiter = Limiter()
 
     async def limit(request: Request) -> None:
         own = rule.with_limit(request.state.key_limit)
@@ -71,8 +66,7 @@ def feature(settings: Settings) -> Feature:
             return
         remember(request, _headers(own, count))
         try:
-            with limiter.knows(count, own.limit):
-                await decide(request=request, response=Response())
+            limiter.decide(request, count, own.limit)
         except RateLimitExceeded:
             decided(request, NAME, "refused")
             raise _too_many(own, count) from None

@@ -31,7 +31,7 @@ class Count:
 
 
 class Place(Protocol):
-    """Where requests are counted.
+    """Where requests are counted. It answers, or says that it cannot, within two seconds.
 
     A fixed window begins with a client's first request; in a sliding one, no sixty seconds hold
     more than the limit. Refused requests do not count.

@@ -5,8 +5,7 @@ loop. So this `Limiter` has a strategy that answers from a count which is there 
 scopes, refusals and their log line are slowapi's.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -16,16 +15,12 @@ from limits.strategies import RateLimiter
 from limits.util import WindowStats
 from slowapi.util import get_remote_address
 from starlette.requests import Request
+from starlette.responses import Response
 
 from app.features.rate_limit.counting import Count
 
+Decide = Callable[..., None]
 _counted: ContextVar[Count] = ContextVar("counted")
-_limit: ContextVar[int] = ContextVar("limit")
-
-
-def limit_of_request() -> str:
-    """For slowapi, whose limit is each request's own."""
-    return f"{_limit.get()}/minute"
 
 
 def client_of(request: Request) -> str:
@@ -52,20 +47,41 @@ def client_of(request: Request) -> str:
 class Limiter(slowapi.Limiter):
     """slowapi's, over counts that have been awaited."""
 
+    def __init__(self) -> None:
+        # Explicit, or slowapi would take its own idea of both from the environment.
+        super().__init__(client_of, storage_uri="memory://", strategy="fixed-window")
+        self._deciding: dict[int, Decide] = {}
+
     @property
     def limiter(self) -> RateLimiter:
         return _Counted()
 
-    @staticmethod
-    @contextmanager
-    def knows(count: Count, limit: int) -> Iterator[None]:
-        """Within this, slowapi finds the count and what it is held against."""
-        counted, against = _counted.set(count), _limit.set(limit)
+    def decide(self, request: Request, count: Count, limit: int) -> None:
+        """Let the request pass if the count of its client does.
+
+        Raises:
+            RateLimitExceeded: it does not.
+        """
+        counted = _counted.set(count)
         try:
-            yield
+            self._for(limit)(request=request, response=Response())
         finally:
             _counted.reset(counted)
-            _limit.reset(against)
+
+    def _for(self, limit: int) -> Decide:
+        # One for each limit: slowapi would read a limit that is made for each request each time.
+        if limit not in self._deciding:
+            self._deciding[limit] = self._decided_by(limit)
+        return self._deciding[limit]
+
+    def _decided_by(self, limit: int) -> Decide:
+        def decide(request: Request, response: Response) -> None:
+            """slowapi decides before this runs."""
+
+        # slowapi keeps the limits of a function by its name.
+        decide.__name__ = f"{limit}_a_minute"
+        decorated: Decide = self.shared_limit(f"{limit}/minute", scope="api")(decide)
+        return decorated
 
 
 class _Counted(RateLimiter):

@@ -1,6 +1,5 @@
-"""A place within reach or not: nothing waits long for it, and nobody waits once it is known."""
+"""A place within reach or not: nobody waits for it once it is known that it is not."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -10,15 +9,13 @@ from app.cascade.errors import LedgerUnavailable
 from app.features.rate_limit.counting import Count, Place
 
 T = TypeVar("T")
-SECONDS = 1.0
-"""For an answer of the place; it takes a hundredth of that when it is well."""
 PAUSE = 1.0
 """Seconds between two tries of a place that is out of reach."""
 log = logging.getLogger(__name__)
 
 
 class Reach:
-    """Asks the place, with a deadline; while it is out of reach, one request a second tries it."""
+    """Asks the place; while it is out of reach, one request a second tries it."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -51,8 +48,8 @@ class Reach:
                 raise LedgerUnavailable("out of reach a moment ago")
             self._again = time.monotonic() + PAUSE
         try:
-            answer = await _in_time(question())
-        except (LedgerUnavailable, TimeoutError) as failure:
+            answer = await question()
+        except LedgerUnavailable as failure:
             self._again = time.monotonic() + PAUSE
             if self._reachable:
                 self._reachable = False
@@ -62,15 +59,3 @@ class Reach:
             self._reachable = True
             log.warning("the counts of requests are within reach again")
         return answer
-
-
-async def _in_time(question: Coroutine[None, None, T]) -> T:
-    # Not `asyncio.timeout`: when the loop itself was late, that drops an answer that has come.
-    task = asyncio.create_task(question)
-    try:
-        await asyncio.wait([task], timeout=SECONDS)
-        if not task.done():
-            raise TimeoutError
-        return task.result()
-    finally:
-        task.cancel()

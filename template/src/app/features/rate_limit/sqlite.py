@@ -20,6 +20,14 @@ CREATE INDEX clients_by_end ON clients (ends);
 CREATE TABLE hits (client TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX hits_by_client ON hits (client, at);
 """
+# Every statement gives the interpreter's lock away and waits for it: one finds all.
+FIXED = """
+SELECT
+    coalesce(max(count), 0),
+    coalesce(max(ends), :latest),
+    coalesce((SELECT min(ends) FROM clients) <= :now, FALSE)
+FROM clients WHERE client = :client AND ends > :now AND ends <= :latest
+"""
 FORMAT = Format(
     setting="RATE_LIMIT_STORAGE",
     mark=0x436C696D,
@@ -69,12 +77,11 @@ def _ping(connection: sqlite3.Connection) -> None:
 
 def _fixed(connection: sqlite3.Connection, client: str, rule: Rule) -> Count:
     now = time.time()
-    _forget(connection, now)
     # One that ends later than any can is from before the clock was set back.
-    count, ends = connection.execute(
-        "SELECT count, ends FROM clients WHERE client = ? AND ends > ? AND ends <= ?",
-        (client, now, now + rule.seconds),
-    ).fetchone() or (0, now + rule.seconds)
+    asked = {"client": client, "now": now, "latest": now + rule.seconds}
+    count, ends, over = connection.execute(FIXED, asked).fetchone()
+    if over:
+        _forget(connection, now)
     allowed = count < rule.limit
     if allowed:
         count += 1
