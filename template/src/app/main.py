@@ -102,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.started = time.monotonic()
     app.state.engine = None
     problems.install(app)
+    guard.document(app)
 
     guards = [
         *([Depends(hosts.require_known)] if settings.allowed_hosts else ()),

@@ -3,10 +3,12 @@
 import ipaddress
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Annotated
+from typing import Any
 
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from app.cascade.errors import ConfigurationError
 from app.http import hosts
@@ -22,6 +24,29 @@ _bearer = HTTPBearer(auto_error=False, description="An API key")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key")
 
 
+class _Guard(SecurityBase):
+    """Asks for a key in both its places: to solve a dependency takes FastAPI longer than that."""
+
+    model = _bearer.model
+    scheme_name = _bearer.scheme_name
+
+    def __init__(self, role: KeyRole) -> None:
+        self._role = role
+
+    async def __call__(self, request: Request) -> ApiKey | None:
+        request.state.key_limit = request.state.key_role = None
+        if is_open(request):
+            return None
+        bearer = await _bearer(request)
+        given = bearer.credentials if bearer else await _header(request)
+        key = _valid(request.app.state.keyring, given)
+        if self._role == "admin" and key.role != "admin":
+            raise Problem(403, "forbidden", "This needs a key with the role admin.")
+        request.state.account = Account(key.name, key.budget)
+        request.state.key_limit, request.state.key_role = key.limit, key.role
+        return key
+
+
 def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]]:
     """A dependency that lets a request pass if its key has the role, or if none is needed.
 
@@ -32,23 +57,24 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
         Problem: 401 without a valid key, 403 where the key's role is not enough, 503 while nobody
             knows which keys are valid.
     """
+    return _Guard(role)
 
-    async def check(
-        request: Request,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-        header: Annotated[str | None, Depends(_header)],
-    ) -> ApiKey | None:
-        request.state.key_limit = request.state.key_role = None
-        if is_open(request):
-            return None
-        key = _valid(request.app.state.keyring, bearer.credentials if bearer else header)
-        if role == "admin" and key.role != "admin":
-            raise Problem(403, "forbidden", "This needs a key with the role admin.")
-        request.state.account = Account(key.name, key.budget)
-        request.state.key_limit, request.state.key_role = key.limit, key.role
-        return key
 
-    return check
+def document(app: FastAPI) -> None:
+    """Name both ways to send a key; of a dependency FastAPI documents one."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = described()
+        schemes = found["components"]["securitySchemes"]
+        schemes[_header.scheme_name] = jsonable_encoder(_header.model, exclude_none=True)
+        for operations in found["paths"].values():
+            for operation in operations.values():
+                if "security" in operation:
+                    operation["security"] = [{each: []} for each in schemes]
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def is_open(request: Request) -> bool:
