@@ -25,7 +25,7 @@ from app.http.problems import from_cascade
 from app.http.protocol import BoundedProtocol
 from app.http.schemas import QueryResponse
 from app.ledger import Account, Health, Ledger, export, opening
-from app.main import create_app
+from app.main import alone, create_app
 from app.settings import Settings, load_settings
 from app.terminal import AsJson, explained, fail, tell
 
@@ -64,13 +64,14 @@ def serve(
     # uvicorn raises the signal again once it has drained: an orderly stop is a success.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
+    several = workers > 1 or reload
     with explained(), ExitStack() as stack:
         for feature in app.state.features:
-            if feature.shared and (workers > 1 or reload):
+            if feature.shared and several:
                 stack.enter_context(feature.shared())
         uvicorn.run(
-            "app.main:create_sole_app",
-            factory=True,
+            "app.main:create_sole_app" if several else alone(app),
+            factory=several,
             host=host,
             port=port,
             workers=workers,

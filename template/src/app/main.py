@@ -30,13 +30,17 @@ SILENT: TelemetryConfig = {
 
 
 def create_sole_app() -> FastAPI:
-    """The app of a process that serves no other.
+    """The app of a process that serves no other."""
+    return alone(create_app())
+
+
+def alone(app: FastAPI) -> FastAPI:
+    """The app, to be served by this process and no other with it.
 
     What its start has made stays: looking at all of it again and again, as the garbage collector
     does, would hold the event loop for 40 ms and more each time. What queries under way have made
     goes with them, so that looking at it after every 700 objects finds hardly any garbage.
     """
-    app = create_app()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, *gc.get_threshold()[1:])

@@ -8,7 +8,6 @@ from pydantic import SecretStr
 
 from app.cascade.config import Model
 from app.cascade.types import Completion, Query
-from app.cascade.upstream.anthropic import Anthropic
 from app.cascade.upstream.openai import OpenAICompatible
 
 OnText = Callable[[str], None]
@@ -40,5 +39,8 @@ def connect(
     """The upstream for a model, by its provider's wire protocol."""
     secret = key.get_secret_value() if key else None
     if model.provider == "anthropic":
+        # Services without it start sooner.
+        from app.cascade.upstream.anthropic import Anthropic
+
         return Anthropic(session, model, endpoint.rstrip("/"), secret)
     return OpenAICompatible(session, model, endpoint.rstrip("/"), secret)
