@@ -15,6 +15,10 @@ from app.cascade.linear import PatternSets
 
 KEPT = 4
 """Estimates: both ask before another query has its turn."""
+SHORT = 3
+"""Words of a response whose own keywords cascadeflow asks for."""
+EDGES = ".,!?;:\"'()[]{}"
+"""What it takes from both ends of a word."""
 KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
 
 
@@ -47,6 +51,7 @@ class Alignment(QueryResponseAlignmentScorer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._unread: str | None = None
         # It says that it returns a number, and with `verbose` does not.
         self._analyze: Callable[..., Any] = lru_cache(KEPT)(super().score)
 
@@ -57,9 +62,19 @@ class Alignment(QueryResponseAlignmentScorer):
         score: float = analysis if verbose else analysis.alignment_score
         return score
 
+    def _analyze_keyword_coverage_enhanced(
+        self, query_lower: str, response_lower: str
+    ) -> tuple[float, bool]:
+        """The keywords of a response matter only if it is short: all are looked for in its text."""
+        short = len(response_lower.split(maxsplit=SHORT)) <= SHORT
+        self._unread = None if short else response_lower
+        return super()._analyze_keyword_coverage_enhanced(query_lower, response_lower)
+
     def _extract_keywords(self, text: str) -> set[str]:
-        """A word counts once, wherever it stands; most are neither numbers nor punctuated."""
-        words = set(text.lower().split()) - self.stopwords
+        """A word counts once, wherever it stands; most have no digit or sign within."""
+        if text is self._unread:
+            return set()
+        words = {word.strip(EDGES) for word in set(text.lower().split())} - self.stopwords
         plain = {word for word in words if len(word) > 2 and word.isalpha()}
         return plain | super()._extract_keywords(" ".join(words - plain))
 
@@ -67,7 +82,11 @@ class Alignment(QueryResponseAlignmentScorer):
         """Short words in lower case, without a digit, are never important."""
         words = query.split()
         plain = {
-            word for word in set(words) if len(word) <= 8 and word.isalpha() and word.islower()
+            word
+            for word in set(words)
+            if len(word) <= 8
+            and word.islower()
+            and (word.isalpha() or word.strip(EDGES).isalpha())
         }
         told = " ".join([word for word in words if word not in plain])
         return super()._analyze_important_words(told, response)

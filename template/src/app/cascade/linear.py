@@ -12,6 +12,7 @@ from functools import cache, lru_cache, partial
 
 import re2
 
+Match = Callable[[str], list[int]]
 FoundIn = Callable[[str], frozenset[re.Pattern[str]]]
 Narrow = Callable[[Iterable[str]], None]
 MAX_MEMORY = 256 * 2**20
@@ -47,11 +48,13 @@ class PatternSets:
     """Answers which of many compiled patterns occur in a text."""
 
     def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
-        self._sets: list[tuple[bool, re2.Set, list[re.Pattern[str]]]] = []
+        self._sets: list[tuple[bool, Match, list[re.Pattern[str]]]] = []
         for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
             members = [pattern for pattern in patterns if pattern.flags & SETTINGS == flags]
             caseless = bool(flags & re.IGNORECASE)
-            self._sets.append((caseless, _compile(members, flags), members))
+            match: Match = _compile(members, flags).Match
+            # A text and its lower-case form are the same to it.
+            self._sets.append((caseless, lru_cache(2)(match) if caseless else match, members))
 
     def found_in(self, text: str) -> frozenset[re.Pattern[str]]:
         """The patterns that occur in the text."""
@@ -61,8 +64,8 @@ class PatternSets:
             table = _to_ascii()
             view, caseless_view = text.translate(table), text.translate(_CASELESS).translate(table)
         found: set[re.Pattern[str]] = set()
-        for caseless, patterns, members in self._sets:
-            matches = patterns.Match(caseless_view if caseless else view)
+        for caseless, match, members in self._sets:
+            matches = match(caseless_view.lower() if caseless else view)
             # The empty pattern matches any text: without it RE2 has given up, and does not say so.
             if not matches:
                 raise MemoryError("RE2 has not enough memory for this text")

@@ -16,6 +16,7 @@ from cascadeflow.quality.quality import (
     ValidationResult,
 )
 from cascadeflow.quality.tool_validator import ToolQualityScore, ToolQualityValidator
+from cascadeflow.routing.task_detector import TaskDetectionResult, TaskDetector
 from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 from cascadeflow.telemetry.collector import MetricsCollector
@@ -113,6 +114,14 @@ class _Detector(ComplexityDetector):
             symbols = "".join(char for char in set(query) if not char.isascii())
         latex = (found for each in self.compiled_latex_patterns for found in each.findall(query))
         return list({*super()._detect_math_notation(symbols), *latex})
+
+
+class _TaskDetector(TaskDetector):
+    def _detect_classification(self, query: str, query_lower: str) -> TaskDetectionResult:
+        """Without an instruction to classify, no mark of a list and no format is looked for."""
+        if not any(each in query_lower for each in self.CLASSIFICATION_INSTRUCTIONS):
+            query = query_lower = ""
+        return super()._detect_classification(query, query_lower)
 
 
 class _Analyzer(ResponseAnalyzer):
@@ -220,6 +229,7 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
     provider = CascadeProvider(models, difficulty, alignment)
     agent.model_providers = {"drafter": provider, "verifier": provider}
     agent.complexity_detector = _Detector()
+    agent.router.task_detector = _TaskDetector()
     agent.telemetry = _NoTelemetry()
     # It averages these lists, which grow with every query that has tools.
     agent.tool_router.stats["models_before_filter"] = deque(maxlen=0)
