@@ -26,6 +26,7 @@ from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.complexity import ComplexityDetector
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 from cascadeflow.quality.quality import AdaptiveThreshold, QualityConfig, QualityValidator
+from cascadeflow.routing.task_detector import TaskDetector
 from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 
@@ -34,7 +35,7 @@ from app.cascade.config import Complexity, Provider
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.linear import linearize
 from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING
-from app.cascade.routing import STRICTNESS, _Validator
+from app.cascade.routing import STRICTNESS, _TaskDetector, _Validator
 
 Options = dict[str, Any]
 Patch = pytest.MonkeyPatch
@@ -257,6 +258,45 @@ def test_a_prompt_about_mathematics_has_a_price_or_one_of_the_phrases_in_it() ->
     prompts = [f"It is {each}" for each in found] + ["", "$7", "7 dollars", "9 cents", "recent"]
     for prompt in [*prompts, *map(str.upper, prompts)]:
         assert ours._is_math_query(prompt) == stock._is_math_query(prompt)
+
+
+@relied_on_by("estimators.py")
+def test_of_a_text_only_some_words_are_keywords_or_important() -> None:
+    stock, ours = QueryResponseAlignmentScorer(), Alignment()
+    words = ["the", "it", "ai", "AI.", "sky,", '("blue")', "2+2?", "U.S.", "x²", "don't", "-low"]
+    words += [
+        "What",
+        "Paris",
+        "statistics,",
+        "greenhouse",
+        "²",
+        "a" * 8 + "!",
+        "a1",
+        "ßtraße",
+        "...",
+    ]
+    texts = [" ".join(pair) for pair in combinations([*words, *words], 2)]
+    texts += [" ".join(words[first:]) for first in range(len(words))]
+    for text in texts:
+        assert ours._extract_keywords(text) == stock._extract_keywords(text), text
+        for response in (words[0], "The sky. AI", "Blue AI in Paris, 2+2 statistics", text):
+            asked = text.lower(), response.lower()
+            found = ours._analyze_keyword_coverage_enhanced(*asked)
+            assert found == stock._analyze_keyword_coverage_enhanced(*asked), asked
+            important = ours._analyze_important_words(text, response)
+            assert important == stock._analyze_important_words(text, response), (text, response)
+
+
+@relied_on_by("routing.py")
+def test_a_classification_is_asked_for_with_an_instruction() -> None:
+    stock, ours = TaskDetector(), _TaskDetector()
+    marks = [*stock.CLASSIFICATION_INSTRUCTIONS, *stock.LIST_MARKERS, *stock.OUTPUT_FORMAT_MARKERS]
+    kinds = set()
+    for pair in combinations(marks, 2):
+        prompt = f"{' '.join(pair)}: {'- one' * 2}"
+        assert ours.detect(prompt) == stock.detect(prompt), prompt
+        kinds.add(ours.detect(prompt).task_type)
+    assert len(kinds) == 2
 
 
 @relied_on_by("routing.py")

@@ -120,6 +120,18 @@ def test_an_admin_may_do_everything(guarded: httpx.Client, keys: dict[str, str])
     assert guarded.delete("/api/stats", headers=headers).status_code == 204
 
 
+def test_both_headers_are_documented(client: httpx.Client) -> None:
+    found = client.get("/openapi.json").json()
+    schemes = found["components"]["securitySchemes"]
+    assert {each.get("scheme", each.get("name")) for each in schemes.values()} == {
+        "bearer",
+        "X-API-Key",
+    }
+    asked = found["paths"]["/api/query"]["post"]["security"]
+    assert asked == [{name: []} for name in schemes]
+    assert "security" not in found["paths"]["/health"]["get"]
+
+
 def test_every_route_of_the_api_wants_a_key(guarded: httpx.Client) -> None:
     paths = guarded.get("/openapi.json").json()["paths"]
     statuses = {

@@ -84,9 +84,7 @@ class Alignment(QueryResponseAlignmentScorer):
         plain = {
             word
             for word in set(words)
-            if len(word) <= 8
-            and word.islower()
-            and (word.isalpha() or word.strip(EDGES).isalpha())
+            if len(word) <= 8 and word.islower() and (word.isalpha() or word.strip(EDGES).isalpha())
         }
         told = " ".join([word for word in words if word not in plain])
         return super()._analyze_important_words(told, response)
