@@ -100,6 +100,10 @@ class RedisServer:
         """As after a restart."""
         self._client.script_flush()
 
+    def connections(self) -> int:
+        """That are open, without our own."""
+        return len(self._client.client_list()) - 1
+
     def keys(self, pattern: str) -> list[str]:
         """The keys that match."""
         found = cast(list[bytes], self._client.keys(pattern))

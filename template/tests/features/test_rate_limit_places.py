@@ -284,7 +284,7 @@ def test_redis_forgets_clients_when_their_window_is_over(
 ) -> None:
     redis_server.forget_everything()
     hits(choose(redis_server.url, "", Rule(2, window, seconds=1)), 3)
-    assert len(redis_server.keys("*")) == 1
+    assert len(redis_server.keys("*ann")) == 1
     assert eventually(lambda: redis_server.keys("*") == [])
 
 
@@ -324,6 +324,16 @@ def test_a_frozen_redis_neither_stalls_the_loop_nor_makes_everybody_wait(
     # Whoever asks first waits for the deadline; then one request a second does.
     assert max(patience) < frozen / 2
     assert sorted(patience)[len(patience) // 2] < frozen / 20
+
+
+def test_the_first_request_finds_a_connection(redis_server: RedisServer) -> None:
+    redis_server.forget_everything()
+    others = redis_server.connections()
+
+    async def go() -> int:
+        return redis_server.connections() - others
+
+    assert within(choose(redis_server.url, "", Rule(1, "fixed")), go) == 1
 
 
 # --- what is refused, and where it is -------------------------------------------------------------

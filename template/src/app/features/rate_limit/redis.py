@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 from app.cascade.errors import LedgerUnavailable
@@ -65,6 +65,9 @@ class RedisPlace:
         async with Pump.open(self._url) as opened:
             self._pump = opened
             try:
+                # The first request need not wait for the connection, too.
+                with suppress(LedgerUnavailable):
+                    await self.ping()
                 yield
             finally:
                 self._pump = None
