@@ -92,7 +92,7 @@ class Ledger:
             finally:
                 stopping.set()
                 while self._tasks:
-                    await asyncio.gather(*self._tasks, return_exceptions=True)
+                    await asyncio.wait(self._tasks)
                 await keeping
                 await self._write_the_last()
 
