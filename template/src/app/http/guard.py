@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.base import SecurityBase
 
 from app.cascade.errors import ConfigurationError
-from app.http import hosts
+from app.http import hosts, schemas
 from app.http.keyring import Keyring
 from app.http.keys import ApiKey, KeyRole
 from app.http.problems import Problem
@@ -62,19 +62,14 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
 
 def document(app: FastAPI) -> None:
     """Name both ways to send a key; of a dependency FastAPI documents one."""
-    described = app.openapi
+    schemas.amend(app, _name_both)
 
-    def openapi() -> dict[str, Any]:
-        found = described()
-        schemes = found["components"]["securitySchemes"]
-        schemes[_header.scheme_name] = jsonable_encoder(_header.model, exclude_none=True)
-        for operations in found["paths"].values():
-            for operation in operations.values():
-                if "security" in operation:
-                    operation["security"] = [{each: []} for each in schemes]
-        return found
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def _name_both(found: dict[str, Any], operation: dict[str, Any]) -> None:
+    if "security" in operation:
+        known = found["components"]["securitySchemes"]
+        known[_header.scheme_name] = jsonable_encoder(_header.model, exclude_none=True)
+        operation["security"] = [{name: []} for name in known]
 
 
 def is_open(request: Request) -> bool:

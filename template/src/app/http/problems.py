@@ -26,6 +26,7 @@ from app.cascade.errors import (
     UpstreamFailed,
 )
 from app.cascade.types import Json
+from app.http import schemas
 from app.http.disconnect import ClientGone
 from app.http.strict import Refused
 
@@ -170,22 +171,12 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_handle_validation)
     app.exception_handler(HTTPException)(_handle_http)
     app.exception_handler(ClientGone)(_handle_gone)
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        found = document()
-        for operations in found["paths"].values():
-            for operation in operations.values():
-                _correct_media_type(operation["responses"])
-        return found
-
-    # The way that FastAPI's documentation has for it.
-    app.openapi = openapi  # type: ignore[method-assign]
+    schemas.amend(app, _correct_media_type)
 
 
-def _correct_media_type(found: Mapping[str, dict[str, Any]]) -> None:
+def _correct_media_type(_: dict[str, Any], operation: dict[str, Any]) -> None:
     """FastAPI documents each error with the media type of the route's answers."""
-    for response in found.values():
+    for response in operation["responses"].values():
         content = response.get("content", {})
         for name in [name for name, body in content.items() if body == DOCUMENTED]:
             content[MEDIA_TYPE] = content.pop(name)

@@ -1,7 +1,9 @@
 """What clients send and get: the fields and limits of the HTTP contract."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -111,3 +113,18 @@ def check_length(text: str, limit: int, field: str = "query") -> None:
         raise RequestValidationError(
             [{"type": "string_too_long", "loc": ("body", field), "msg": message, "input": None}]
         )
+
+
+def amend(app: FastAPI, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Have `change` correct each operation of the OpenAPI document; it gets the document, too."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = described()
+        for operations in found["paths"].values():
+            for operation in operations.values():
+                change(found, operation)
+        return found
+
+    # The way that FastAPI's documentation has for it.
+    app.openapi = openapi  # type: ignore[method-assign]
