@@ -83,7 +83,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
         monkeypatch.setattr(re, name, noting(getattr(re, name), 2 if name == "sub" else 1))
     found_in = linear.PatternSets.found_in
 
-    def note_re2(self: linear.PatternSets, text: str) -> frozenset[re.Pattern[str]]:
+    def note_re2(self: linear.PatternSets, text: str) -> frozenset[int]:
         found.by_re2.append(text)
         return found_in(self, text)
 

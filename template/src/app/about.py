@@ -1,10 +1,11 @@
 """The name and version of the installed distribution, as its `pyproject.toml` gives them."""
 
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from app.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class About:
     """What this service calls itself."""
 

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Annotated
@@ -28,6 +28,7 @@ from app.ledger import Account, Health, Ledger, export, opening
 from app.main import alone, create_app
 from app.settings import Settings, load_settings
 from app.terminal import AsJson, explained, fail, tell
+from app.values import value
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
 cli.add_typer(cli_keys.cli, name="keys")
@@ -234,7 +235,7 @@ async def _reach(app: FastAPI) -> Health:
         return await ledger.health()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Model:
     """A model that was looked for, and what went wrong."""
 

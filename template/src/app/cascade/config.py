@@ -1,8 +1,8 @@
 """`cascade.toml`: the models, who drafts, who verifies, at what price and how strictly."""
 
 import tomllib
-from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from app.cascade.errors import ConfigurationError
 from app.cascade.types import Role
+from app.values import value
 
 Provider = Literal["openai", "anthropic", "groq", "together", "ollama", "vllm", "simulator"]
 WITHOUT_EMBEDDINGS: frozenset[Provider] = frozenset({"anthropic", "simulator"})
@@ -51,6 +52,11 @@ class Model(_Table):
     @property
     def asks_logprobs(self) -> bool:
         return self.provider in LOGPROBS if self.logprobs is None else self.logprobs
+
+    @cached_property
+    def dearest(self) -> tuple[Decimal, Decimal]:
+        """The most that a token of input and one of output can cost."""
+        return max(self.input_price, self.cached_price), max(self.output_price, self.thinking_price)
 
     @property
     def cached_price(self) -> Decimal:
@@ -138,7 +144,7 @@ class CascadeFile(_Table):
         return tuple(dict.fromkeys(model.key for model in used if model.key))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ActiveCascade:
     """The two models in use, live or simulated, and how strictly drafts are judged."""
 

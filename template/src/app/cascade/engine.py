@@ -195,10 +195,10 @@ class Engine:
             entry = Entry(
                 outcome=answer.outcome if answer else "cancelled" if cancelled else "failed",
                 model=answer.model_used if answer else None,
-                cost=exchange.cost,
+                cost=answer.cost if answer else exchange.cost,
                 saved=answer.saved if answer else -exchange.cost,
                 latency_ms=_milliseconds_since(started),
-                usage=exchange.usage,
+                usage=answer.usage if answer else exchange.usage,
                 complexity=exchange.complexity,
                 models=tuple(self.models.model(call.role).name for call in exchange.calls),
                 queued_ms=(started - asked) * 1000,
@@ -214,14 +214,13 @@ class Engine:
     async def _decide(self, exchange: Exchange, started: float) -> Answer:
         token = CURRENT.set(exchange)
         failure: CascadeError | None = None
-        reason = ""
         try:
             async with self._limited(exchange.deadline):
                 if exchange.query.undrafted:
                     await exchange.call("drafter")
-                    reason = "asked for by its name"
+                    exchange.reason = "asked for by its name"
                 else:
-                    reason = await self._router.run(exchange.query)
+                    await self._router.run(exchange.query)
         except TimeoutError:
             failure = NotReady() if self._abandoned else DeadlineExceeded(exchange.deadline)
             exchange.late()
@@ -233,7 +232,7 @@ class Engine:
         call = self._answering(exchange, failure)
         if call.role == "drafter" and not exchange.query.undrafted:
             exchange.keep_draft()
-        return self._answer(exchange, call, reason, started)
+        return self._answer(exchange, call, started)
 
     @asynccontextmanager
     async def _limited(self, seconds: float) -> AsyncIterator[None]:
@@ -270,9 +269,7 @@ class Engine:
             failure = UpstreamFailed(name, calls[-1].fault or UpstreamFault("malformed"))
         raise failure or CascadeError("cascadeflow asked no model")
 
-    def _answer(
-        self, exchange: Exchange, call: FinishedCall, reason: str, started: float
-    ) -> Answer:
+    def _answer(self, exchange: Exchange, call: FinishedCall, started: float) -> Answer:
         undrafted = exchange.query.undrafted
         cascaded = exchange.calls[0].role == "drafter" and not undrafted
         # Who names a model has chosen its price.
@@ -288,7 +285,7 @@ class Engine:
             cascaded=cascaded,
             draft_accepted=call.role == "drafter" and not degraded if cascaded else None,
             complexity=exchange.complexity,
-            reason=exchange.decision.reason if exchange.decision else reason,
+            reason=exchange.decision.reason if exchange.decision else exchange.reason,
             finish_reason=call.completion.finish_reason,
             usage=exchange.usage,
             decision=exchange.decision,

@@ -12,11 +12,14 @@ from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 
 from app.cascade.linear import PatternSets
+from app.cascade.questions import Question
 
 KEPT = 4
 """Estimates: both ask before another query has its turn."""
 SHORT = 3
 """Words of a response whose own keywords cascadeflow asks for."""
+FEW_LINES = 2
+"""Line ends; a list has more."""
 EDGES = ".,!?;:\"'()[]{}"
 """What it takes from both ends of a word."""
 KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
@@ -27,22 +30,21 @@ class Difficulty(QueryDifficultyEstimator):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kinds = {
-            kind: {
-                re.compile(rf"\b{re.escape(phrase)}\b"): phrase for phrase in getattr(self, kind)
-            }
-            for kind in KINDS
-        }
-        self._sets = PatternSets([each for phrases in self._kinds.values() for each in phrases])
+        phrases = [(kind, phrase) for kind in KINDS for phrase in getattr(self, kind)]
+        self._phrases = phrases
+        self._sets = PatternSets([re.compile(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
         self._estimate = lru_cache(KEPT)(super().estimate)
 
     def estimate(self, query: str, verbose: bool = False) -> float:
         return self._estimate(query, verbose)
 
     def _analyze_question_type_calibrated(self, query_lower: str) -> float:
-        found = self._sets.found_in(query_lower)
-        for kind, phrases in self._kinds.items():
-            setattr(self, kind, [phrase for each, phrase in phrases.items() if each in found])
+        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for number in sorted(self._sets.found_in(query_lower)):
+            kind, phrase = self._phrases[number]
+            found[kind].append(phrase)
+        for kind, phrases in found.items():
+            setattr(self, kind, phrases)
         return super()._analyze_question_type_calibrated(query_lower)
 
 
@@ -51,6 +53,8 @@ class Alignment(QueryResponseAlignmentScorer):
 
     def __init__(self) -> None:
         super().__init__()
+        reasoning = Question(QueryResponseAlignmentScorer, "_detect_reasoning_chain", ["=", "```"])
+        self._marks = PatternSets([reasoning.pattern])
         self._unread: str | None = None
         # It says that it returns a number, and with `verbose` does not.
         self._analyze: Callable[..., Any] = lru_cache(KEPT)(super().score)
@@ -88,6 +92,13 @@ class Alignment(QueryResponseAlignmentScorer):
         }
         told = " ".join([word for word in words if word not in plain])
         return super()._analyze_important_words(told, response)
+
+    def _detect_reasoning_chain(self, response: str) -> float:
+        """There is no chain without a phrase of one, a sum, a block of code or a list of lines."""
+        lines = response.count("\n")
+        if lines < FEW_LINES and not self._marks.found_in(response.lower()):
+            return 0.0
+        return super()._detect_reasoning_chain(response)
 
     def _generate_reasoning(self, *_: object) -> str:
         """Nobody reads it."""

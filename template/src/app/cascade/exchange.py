@@ -13,7 +13,8 @@ from app.cascade.config import Model
 from app.cascade.errors import FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.types import CallReport, Completion, Decision, Event, Json, Query, Role, Usage
-from app.cascade.upstream import Upstream
+from app.cascade.upstream import OnText, Upstream
+from app.values import value
 
 DRAFTER_SHARE = 0.5
 """Of the deadline: a drafter that hangs leaves the verifier time to answer."""
@@ -36,7 +37,7 @@ class Judgement:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """One model of an app, and the way to it."""
 
@@ -66,7 +67,7 @@ class Call:
         return FinishedCall(self.role, self.completion) if self.completion else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FinishedCall:
     """A call that has an answer."""
 
@@ -88,6 +89,8 @@ class Exchange:
     emit: Emit | None = None
     hurried: bool = False
     complexity: str = "unknown"
+    reason: str = ""
+    """Why it was routed so."""
     confidence: float = 0.0
     validation: Validation | None = None
     decision: Decision | None = None
@@ -162,18 +165,9 @@ class Exchange:
 
     async def _try(self, call: Call) -> Completion:
         seen: list[str] = []
-        speaker = self._speaker(call.role)
-
-        def on_text(piece: str) -> None:
-            seen.append(piece)
-            if self.first_text_ms is None:
-                self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
-            call.sent += len(piece)
-            self._emit(Event("chunk", piece, speaker))
-
         upstream = self.targets[call.role].upstream
         try:
-            completion = await upstream.answer(self.query, on_text if self.emit else None)
+            completion = await upstream.answer(self.query, self._listener(call, seen))
         except UpstreamFault:
             if seen:
                 call.usage += pricing.estimate(self.query, "".join(seen))
@@ -190,6 +184,22 @@ class Exchange:
             raise UpstreamFault("empty")
         return completion
 
+    def _listener(self, call: Call, seen: list[str]) -> OnText | None:
+        """What hears each piece of text, if the client does."""
+        emit = self.emit
+        if not emit:
+            return None
+        speaker = self._speaker(call.role)
+
+        def on_text(piece: str) -> None:
+            seen.append(piece)
+            if self.first_text_ms is None:
+                self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
+            call.sent += len(piece)
+            emit(Event("chunk", piece, speaker))
+
+        return on_text
+
     def judged(self, confidence: float, validation: Validation) -> None:
         """Keep what cascadeflow thinks of the draft until it acts on it."""
         self.confidence, self.validation = confidence, validation
@@ -202,17 +212,15 @@ class Exchange:
             fault = self.calls[0].fault
             score, reason = None, f"the drafter failed: {fault.kind}" if fault else "not judged"
         self.decision = Decision(accepted, self.confidence, score, reason)
-        self._emit(
-            Event(
-                "draft_decision",
-                data={
-                    "accepted": accepted,
-                    "confidence": round(self.confidence, 4),
-                    "score": None if score is None else round(score, 4),
-                    "reason": reason,
-                },
-            )
-        )
+        if not self.emit:
+            return
+        told: Mapping[str, Json] = {
+            "accepted": accepted,
+            "confidence": round(self.confidence, 4),
+            "score": None if score is None else round(score, 4),
+            "reason": reason,
+        }
+        self.emit(Event("draft_decision", data=told))
 
     def keep_draft(self) -> None:
         """Tell the client that the draft is the answer, after all if the verifier has failed."""
@@ -257,7 +265,9 @@ class Exchange:
         if not self.calls:
             drafts = role == "drafter" and not self.query.undrafted
             strategy = "cascade" if drafts else "direct"
-            self._emit(Event("routing", data={"strategy": strategy, "complexity": self.complexity}))
+            if self.emit:
+                told: Mapping[str, Json] = {"strategy": strategy, "complexity": self.complexity}
+                self.emit(Event("routing", data=told))
             return
         self.decide(accepted=False)
         self._emit_switch("drafter", "verifier", self.calls[0].sent)

@@ -13,7 +13,7 @@ from functools import cache, lru_cache, partial
 import re2
 
 Match = Callable[[str], list[int]]
-FoundIn = Callable[[str], frozenset[re.Pattern[str]]]
+FoundIn = Callable[[str], frozenset[int]]
 Narrow = Callable[[Iterable[str]], None]
 MAX_MEMORY = 256 * 2**20
 SETTINGS = re.IGNORECASE | re.MULTILINE | re.DOTALL
@@ -45,45 +45,52 @@ def _filled(one: str, run: re.Match[str]) -> str:
 
 
 class PatternSets:
-    """Answers which of many compiled patterns occur in a text."""
+    """Answers which of many compiled patterns occur in a text.
+
+    By their numbers: Python reads a pattern from end to end whenever it looks one up.
+    """
 
     def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
-        self._sets: list[tuple[bool, Match, list[re.Pattern[str]]]] = []
+        self._sets: list[tuple[bool, Match, list[int]]] = []
         for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
-            members = [pattern for pattern in patterns if pattern.flags & SETTINGS == flags]
+            numbers = [
+                number
+                for number, pattern in enumerate(patterns)
+                if pattern.flags & SETTINGS == flags
+            ]
             caseless = bool(flags & re.IGNORECASE)
-            match: Match = _compile(members, flags).Match
+            match: Match = _compile([patterns[number] for number in numbers], flags).Match
             # A text and its lower-case form are the same to it.
-            self._sets.append((caseless, lru_cache(2)(match) if caseless else match, members))
+            self._sets.append((caseless, lru_cache(2)(match) if caseless else match, numbers))
 
-    def found_in(self, text: str) -> frozenset[re.Pattern[str]]:
+    def found_in(self, text: str) -> frozenset[int]:
         """The patterns that occur in the text."""
         if text.isascii():
             view = caseless_view = text.translate(_ASCII)
         else:
             table = _to_ascii()
             view, caseless_view = text.translate(table), text.translate(_CASELESS).translate(table)
-        found: set[re.Pattern[str]] = set()
-        for caseless, match, members in self._sets:
+        found: set[int] = set()
+        for caseless, match, numbers in self._sets:
             matches = match(caseless_view.lower() if caseless else view)
             # The empty pattern matches any text: without it RE2 has given up, and does not say so.
             if not matches:
                 raise MemoryError("RE2 has not enough memory for this text")
-            found.update([members[index] for index in matches if index < len(members)])
+            found.update([numbers[index] for index in matches if index < len(numbers)])
         return frozenset(found)
 
 
 class _Answered:
     """A pattern whose `search` is answered by its set; all else is the pattern's own."""
 
-    def __init__(self, pattern: re.Pattern[str], found_in: FoundIn) -> None:
-        self.compiled = pattern
+    def __init__(self, number: int, pattern: re.Pattern[str], found_in: FoundIn) -> None:
+        self.number = number
         self._found_in = found_in
         self.findall = pattern.findall
         self.pattern = pattern.pattern
 
     def search(self, text: str) -> bool:
-        return self.compiled in self._found_in(text)
+        return self.number in self._found_in(text)
 
 
 def linearize(holder: object) -> Narrow:
@@ -94,10 +101,12 @@ def linearize(holder: object) -> Narrow:
     """
     attributes = vars(holder)
     patterns = [pattern for value in attributes.values() for pattern in _patterns(value)]
-    suited = [pattern for pattern in patterns if _suits(pattern)]
+    suited = [*dict.fromkeys(pattern for pattern in patterns if _suits(pattern))]
     # The text and its lower-case form are asked for many times each, in turn.
     found_in = lru_cache(maxsize=4)(PatternSets(suited).found_in)
-    answered = {pattern: _Answered(pattern, found_in) for pattern in suited}
+    answered = {
+        pattern: _Answered(number, pattern, found_in) for number, pattern in enumerate(suited)
+    }
     for name, value in attributes.items():
         attributes[name] = _replace(value, answered)
     return _narrowing(attributes, found_in)
@@ -114,7 +123,7 @@ class _List:
     found: list[int] = field(default_factory=list)
 
     def leave(self) -> None:
-        self.place[self.name] = [self.items[number] for number in sorted(self.unasked + self.found)]
+        self.place[self.name] = [self.items[index] for index in sorted(self.unasked + self.found)]
         self.found = []
 
 
@@ -126,21 +135,21 @@ def _narrowing(attributes: dict[str, object], found_in: FoundIn) -> Narrow:
         for name, items in place.items()
         if isinstance(items, list)
     ]
-    numbers: dict[re.Pattern[str], list[tuple[_List, int]]] = {}
+    asked: dict[int, list[tuple[_List, int]]] = {}
     for kept in lists:
-        for number, item in enumerate(kept.items):
-            pattern = _asked(item)
-            if pattern is None:
-                kept.unasked.append(number)
+        for index, item in enumerate(kept.items):
+            number = _asked(item)
+            if number is None:
+                kept.unasked.append(index)
             else:
-                numbers.setdefault(pattern, []).append((kept, number))
+                asked.setdefault(number, []).append((kept, index))
     narrowed = [kept for kept in lists if len(kept.unasked) < len(kept.items)]
 
     def narrow(texts: Iterable[str]) -> None:
         last, narrowed[:] = narrowed[:], ()
-        for pattern in frozenset[re.Pattern[str]]().union(*map(found_in, texts)):
-            for kept, number in numbers.get(pattern, ()):
-                kept.found.append(number)
+        for number in frozenset[int]().union(*map(found_in, texts)):
+            for kept, index in asked.get(number, ()):
+                kept.found.append(index)
                 narrowed.append(kept)
         for kept in {*last, *narrowed}:
             kept.leave()
@@ -148,11 +157,11 @@ def _narrowing(attributes: dict[str, object], found_in: FoundIn) -> Narrow:
     return narrow
 
 
-def _asked(item: object) -> re.Pattern[str] | None:
-    """The pattern in an item of a list, alone or behind its name, that a set answers for."""
+def _asked(item: object) -> int | None:
+    """The number of the pattern in an item of a list, alone or behind its name, if it has one."""
     match item:
         case (_Answered() as each) | (str(), (_Answered() as each)):
-            return each.compiled
+            return each.number
         case _:
             return None
 

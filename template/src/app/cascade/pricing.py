@@ -67,12 +67,11 @@ def worst_case(query: Query, models: tuple[Model, ...]) -> Decimal:
     size = sum(len(text.encode()) for text in _texts(query))
     unseen = UNSEEN_WITH_TOOLS if query.tools else UNSEEN
     prompt = size + 2 * FRAMING * len(query.messages) + unseen
-    dearest = (
-        prompt * max(model.input_price, model.cached_price)
-        + query.max_tokens * max(model.output_price, model.thinking_price)
-        for model in models
-    )
-    return sum(dearest, start=Decimal(0)) / PER_MILLION
+    worst = Decimal(0)
+    for model in models:
+        a_token_read, a_token_said = model.dearest
+        worst += prompt * a_token_read + query.max_tokens * a_token_said
+    return worst / PER_MILLION
 
 
 def _texts(query: Query) -> Iterator[str]:

@@ -6,12 +6,13 @@ conversation as the client sent it.
 """
 
 import json
+import math
 from collections.abc import Sequence
 
 from cascadeflow.providers.base import ModelResponse
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 
-from app.cascade import view
+from app.cascade import letters, view
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
@@ -21,14 +22,18 @@ IMPOSSIBLE, VANISHING, CERTAIN = -10_000.0, -700.0, 0.001
 """Natural logarithms: OpenAI's least, the least whose exponential is above 0, and just over 1."""
 
 
+class _Estimator(ProductionConfidenceEstimator):
+    _analyze_semantic_quality = letters.first(
+        ProductionConfidenceEstimator._analyze_semantic_quality
+    )
+
+
 class CascadeProvider:
     """Hands cascadeflow what the upstreams say, with confidence as its own providers compute it."""
 
     def __init__(self, models: ActiveCascade, difficulty: Difficulty, alignment: Alignment) -> None:
         provider = models.drafter.provider
-        self.estimator = ProductionConfidenceEstimator(
-            "openai" if provider == "simulator" else provider
-        )
+        self.estimator = _Estimator("openai" if provider == "simulator" else provider)
         self.estimator.query_estimator = difficulty
         self.estimator.alignment_scorer = alignment
 
@@ -95,9 +100,11 @@ def _computable(logprobs: Sequence[float]) -> list[float] | None:
 
     OpenAI reports -9999.0 for a very unlikely token, whose probability is 0 as far as a float goes.
     """
-    sound = all(IMPOSSIBLE <= each <= CERTAIN for each in logprobs)
-    possible = any(each > VANISHING for each in logprobs)
-    return list(logprobs) if sound and possible else None
+    # Of numbers among which is one that is none, the least and the greatest say nothing.
+    if not logprobs or not math.isfinite(sum(logprobs)):
+        return None
+    sound = min(logprobs) >= IMPOSSIBLE and VANISHING < max(logprobs) <= CERTAIN
+    return list(logprobs) if sound else None
 
 
 def _parsed(call: ToolCall) -> dict[str, Json] | None:

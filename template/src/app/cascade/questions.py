@@ -5,14 +5,14 @@ Each looks for phrases of its own, one after the other. RE2 looks for those of a
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 from cascadeflow.quality.quality import QualityValidator
 
-from app.cascade.linear import PatternSets
+from app.cascade.linear import FoundIn, PatternSets
+from app.values import value
 
 Ask = Callable[..., bool]
 KEPT = 2
@@ -27,9 +27,9 @@ FORMATS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Question:
-    """A method of cascadeflow's whose last argument is the prompt."""
+    """A method of cascadeflow's about its last argument, a prompt or a draft."""
 
     holder: object
     name: str
@@ -43,10 +43,15 @@ class Question:
 
     @property
     def phrases(self) -> list[str]:
-        """At least one of them is in a prompt of the kind, in lower case."""
+        """At least one of them is in a text of the kind, in lower case."""
         # Lists that are written out in a function are tuples among the constants of its code.
         listed = [each for each in self.ask.__code__.co_consts if isinstance(each, tuple)]
         return [*_texts(listed), *self.more]
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Any of the phrases."""
+        return re.compile("|".join(map(re.escape, self.phrases)))
 
 
 def of(
@@ -66,22 +71,19 @@ def of(
 
 def ask_sparingly(questions: Sequence[Question]) -> None:
     """Replace the methods by ones that say the same."""
-    patterns = [re.compile("|".join(map(re.escape, each.phrases))) for each in questions]
-    sets = PatternSets(patterns)
+    sets = PatternSets([each.pattern for each in questions])
 
     @lru_cache(KEPT)
-    def found_in(prompt: str) -> frozenset[re.Pattern[str]]:
+    def found_in(prompt: str) -> frozenset[int]:
         return sets.found_in(prompt.lower())
 
-    for question, pattern in zip(questions, patterns, strict=True):
-        setattr(question.holder, question.name, _sparing(question.ask, pattern, found_in))
+    for number, question in enumerate(questions):
+        setattr(question.holder, question.name, _sparing(question.ask, number, found_in))
 
 
-def _sparing(
-    ask: Ask, pattern: re.Pattern[str], found_in: Callable[[str], frozenset[re.Pattern[str]]]
-) -> Ask:
+def _sparing(ask: Ask, number: int, found_in: FoundIn) -> Ask:
     def answer(*about: str) -> bool:
-        return pattern in found_in(about[-1]) and ask(*about)
+        return number in found_in(about[-1]) and ask(*about)
 
     return answer
 

@@ -3,9 +3,9 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from app.cascade.errors import FaultKind, UpstreamFault
+from app.values import value
 
 RETRIED: frozenset[FaultKind] = frozenset({"unreachable", "timeout", "overloaded", "unavailable"})
 """Faults that may pass by themselves; the others would come again."""
@@ -15,7 +15,7 @@ COUNTED: frozenset[FaultKind] = frozenset(
 """Faults of the upstream itself: what a request or a quota causes says nothing of its health."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retries:
     """How often and after how many seconds a call is tried again."""
 

@@ -4,6 +4,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from cascadeflow.agent import CascadeAgent
 from cascadeflow.core.cascade import SpeculativeResult
@@ -21,7 +22,7 @@ from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
 from cascadeflow.telemetry.collector import MetricsCollector
 
-from app.cascade import questions, view
+from app.cascade import letters, questions, view
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
@@ -48,15 +49,12 @@ class Router:
         logging.getLogger("cascadeflow").setLevel(logging.CRITICAL)
         self._agent = _agent(models)
 
-    async def run(self, query: Query) -> str:
-        """Route the query, draft, judge and escalate; what was said is in the exchange.
-
-        Returns why it was routed so.
-        """
+    async def run(self, query: Query) -> None:
+        """Route the query, draft, judge and escalate; what comes of it is in the exchange."""
         text, messages = view.of_conversation(query.messages)
         # With tools cascadeflow would not heed `force_direct`; the upstream gets them all the same.
         tools = None if query.force_direct else [*query.tools] or None
-        result = await self._agent.run(
+        await self._agent.run(
             text,
             messages=messages,
             max_tokens=query.max_tokens,
@@ -66,15 +64,14 @@ class Router:
             # More would call tools by itself, with answers that it makes up.
             max_steps=1,
         )
-        return result.reason
 
 
 class _Agent(CascadeAgent):
-    """Says why it routed a query as it did; of the rest the exchange knows more."""
+    """Notes why it routed a query as it did; of the rest the exchange knows more."""
 
     def _build_cascade_result(self, *_: object, **told: object) -> CascadeResult:
-        reason = str(told["routing_reason"])
-        return CascadeResult("", "", 0.0, 0.0, "", False, False, "", reason)
+        CURRENT.get().reason = str(told["routing_reason"])
+        return _UNREAD
 
 
 class _Detector(ComplexityDetector):
@@ -117,11 +114,15 @@ class _Detector(ComplexityDetector):
 
 
 class _TaskDetector(TaskDetector):
+    @cached_property
+    def _nothing(self) -> TaskDetectionResult:
+        return super()._detect_classification("", "")
+
     def _detect_classification(self, query: str, query_lower: str) -> TaskDetectionResult:
         """Without an instruction to classify, no mark of a list and no format is looked for."""
-        if not any(each in query_lower for each in self.CLASSIFICATION_INSTRUCTIONS):
-            query = query_lower = ""
-        return super()._detect_classification(query, query_lower)
+        if any(each in query_lower for each in self.CLASSIFICATION_INSTRUCTIONS):
+            return super()._detect_classification(query, query_lower)
+        return self._nothing
 
 
 class _Analyzer(ResponseAnalyzer):
@@ -157,6 +158,8 @@ class _Validator(QualityValidator):
         result = super().validate(draft_content, query, confidence, complexity, threshold_override)
         CURRENT.get().judged(confidence, result)
         return result
+
+    _is_code_response = staticmethod(letters.first(QualityValidator._is_code_response))
 
     @staticmethod
     def _is_math_query(query: str) -> bool:
@@ -202,6 +205,10 @@ class _NoTelemetry(MetricsCollector):
         pass
 
 
+_UNREAD = CascadeResult("", "", 0.0, 0.0, "", False, False, "", "")
+_UNREAD_EITHER = SpeculativeResult("", "", "", "", False, 0.0, 0.0, 0.0, 0.0, 1.0, "", {})
+
+
 def _no_costs(*_: object, **__: object) -> dict[str, float]:
     """What was spent is in the exchange."""
     return {"total_cost": 0.0, "cost_saved": 0.0}
@@ -209,7 +216,7 @@ def _no_costs(*_: object, **__: object) -> dict[str, float]:
 
 def _no_result(*_: object, **__: object) -> SpeculativeResult:
     """What was said is in the exchange too."""
-    return SpeculativeResult("", "", "", "", False, 0.0, 0.0, 0.0, 0.0, 1.0, "", {})
+    return _UNREAD_EITHER
 
 
 def _agent(models: ActiveCascade) -> CascadeAgent:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import Literal
 
 from pydantic import JsonValue
+
+from app.values import value
 
 Json = JsonValue
 
@@ -16,7 +18,7 @@ Outcome = Literal["accepted", "rejected", "direct", "failed", "cancelled"]
 EventType = Literal["routing", "chunk", "draft_decision", "switch", "complete", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """A function that a model wants called; `arguments` is JSON, as the model wrote it."""
 
@@ -34,7 +36,7 @@ class ToolCall:
         return found if isinstance(found, dict) else {}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One turn of a conversation."""
 
@@ -46,7 +48,7 @@ class Message:
     """Which call a tool's turn answers."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Query:
     """What a client asks: a conversation whose last turn is the user's, and how to answer it."""
 
@@ -81,7 +83,7 @@ class Query:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens as the upstream reported them, or an estimate where it reported none."""
 
@@ -107,7 +109,7 @@ Vector = list[float] | str
 """Numbers, or their bytes in base64."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Embedding:
     """Texts of which vectors are wanted."""
 
@@ -118,7 +120,7 @@ class Embedding:
     """As in `Query`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Embedded:
     """The vectors, a text each. Money is in US dollars."""
 
@@ -128,7 +130,7 @@ class Embedded:
     cost: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """One model's whole answer, as it came over the wire."""
 
@@ -141,7 +143,7 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallReport:
     """One call to one model, all its tries together, for whoever observes the service."""
 
@@ -158,7 +160,7 @@ class CallReport:
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """cascadeflow's verdict on a draft."""
 
@@ -168,7 +170,7 @@ class Decision:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """What a query came to. Money is in US dollars, time in milliseconds."""
 
@@ -206,7 +208,7 @@ class Answer:
         return "accepted" if self.draft_accepted else "rejected"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One step of a streamed answer; `data` holds only JSON values."""
 

@@ -19,11 +19,12 @@ from starlette.middleware import Middleware
 from app.cascade.engine import Observer
 from app.ledger import OnFailure
 from app.settings import Settings
+from app.values import value
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Standing:
     """Whether what a feature leans on is within reach, and what becomes of requests if not."""
 

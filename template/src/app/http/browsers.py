@@ -9,12 +9,13 @@ from app.http.headers import AnswerHeaders
 from app.settings import Settings
 
 # OWASP's REST Security Cheat Sheet: never sniffed, framed, referred to or kept.
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+HTTPS_HEADERS = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 
 
 def middleware(settings: Settings) -> list[Middleware]:
@@ -34,7 +35,6 @@ def middleware(settings: Settings) -> list[Middleware]:
 
 def secure(scope: Scope, headers: MutableHeaders) -> None:
     """Add what an answer does not say itself."""
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
-    if scope["scheme"] == "https":
-        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    said = {name for name, _ in headers.raw}
+    ours = HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
+    headers.raw.extend(each for each in ours if each[0] not in said)

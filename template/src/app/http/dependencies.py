@@ -1,14 +1,31 @@
 """What routes ask FastAPI for; `async`, since it runs every other function in a thread."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
-from pydantic import Field, WithJsonSchema
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from app.cascade.engine import Engine
 from app.cascade.errors import NotReady
 from app.ledger import ANYONE, Account, Ledger
 from app.settings import Settings
+
+DEADLINE = "X-Request-Deadline"
+TAKES_DEADLINE: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": DEADLINE,
+            "in": "header",
+            "required": False,
+            "description": "Seconds that the client waits; can only shorten the service's deadline",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        }
+    ]
+}
+"""A route's `openapi_extra`."""
+
+_SECONDS = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
 async def get_settings(request: Request) -> Settings:
@@ -50,16 +67,25 @@ async def get_account(request: Request) -> Account:
     return account
 
 
+async def get_deadline(request: Request) -> float | None:
+    """Seconds that the client waits, if it says so; a route documents it by `TAKES_DEADLINE`.
+
+    Raises:
+        RequestValidationError: it is no number above 0.
+    """
+    given = request.headers.get(DEADLINE)
+    if given is None:
+        return None
+    try:
+        return _SECONDS.validate_python(given)
+    except ValidationError as failure:
+        found = [{**each, "loc": ("header", DEADLINE)} for each in failure.errors()]
+        raise RequestValidationError(found) from None
+
+
 TheSettings = Annotated[Settings, Depends(get_settings)]
 TheEngine = Annotated[Engine, Depends(get_engine)]
 TheReadyEngine = Annotated[Engine, Depends(get_ready_engine)]
 TheLedger = Annotated[Ledger, Depends(get_ledger)]
 TheAccount = Annotated[Account, Depends(get_account)]
-TheDeadline = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
-    Header(
-        alias="X-Request-Deadline",
-        description="Seconds that the client waits; can only shorten the service's deadline",
-    ),
-]
+TheDeadline = Annotated[float | None, Depends(get_deadline)]

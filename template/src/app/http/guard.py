@@ -81,21 +81,21 @@ def is_open(request: Request) -> bool:
         return False
     # Where it was accepted and not from where: a proxy's headers cannot change that.
     server, _ = request.scope.get("server") or ("", None)
-    address = _address(str(server))
-    if address is None:
+    here = _is_this_machine(str(server))
+    if here is None:
         # It has come through no network: a Unix socket, or a test.
         return True
     # A page that a browser was lured to may be given this machine's address, but not its name.
     named = is_loopback(hosts.name_of(request)) or hosts.is_known(
         request, request.app.state.settings.allowed_hosts
     )
-    return address.is_loopback and named
+    return here and named
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can connect to that host."""
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    here = _is_this_machine(host)
+    return host == "localhost" if here is None else here
 
 
 def check_start(keyring: Keyring, environment: str, host: str = "127.0.0.1") -> None:
@@ -113,12 +113,13 @@ def check_start(keyring: Keyring, environment: str, host: str = "127.0.0.1") -> 
 
 
 @lru_cache(16)
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _is_this_machine(host: str) -> bool | None:
+    """Whether an address is one of the loopback's; None if it is no address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _valid(keyring: Keyring, given: str | None) -> ApiKey:

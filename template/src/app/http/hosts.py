@@ -1,6 +1,7 @@
 """The name that a request asks for in its `Host` header, held against `ALLOWED_HOSTS`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -33,7 +34,12 @@ def is_known(request: Request, allowed: Sequence[str]) -> bool:
 
 def name_of(request: Request) -> str:
     """In lower case, without the port; empty if it can be no name."""
+    return _name_in(request.headers.get("host", ""))
+
+
+@lru_cache(16)
+def _name_in(host: str) -> str:
     try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""

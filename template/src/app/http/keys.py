@@ -8,12 +8,12 @@ import json
 import math
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal, TypeVar, get_args
 
 from app.cascade.errors import ConfigurationError
+from app.values import value
 
 KeyRole = Literal["use", "admin"]
 Number = TypeVar("Number", int, Decimal)
@@ -23,7 +23,7 @@ DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
 FIELDS = {"name", "role", "digest", "budget", "limit", "expires", "created"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ApiKey:
     """A key that the service accepts, without the key itself."""
 

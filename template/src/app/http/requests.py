@@ -6,14 +6,13 @@ import time
 import uuid
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import logs, problems
 
 log = logging.getLogger("app.access")
-ACCEPTED_ID = re.compile(r"\A[A-Za-z0-9._-]{1,128}\Z")
+ACCEPTED_ID = re.compile(rb"\A[A-Za-z0-9._-]{1,128}\Z")
 
 
 class RequestLog:
@@ -26,8 +25,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if ACCEPTED_ID.match(given) else uuid.uuid4().hex
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given.decode() if ACCEPTED_ID.match(given) else uuid.uuid4().hex
         logs.REQUEST_ID.set(request_id)
         started = time.perf_counter()
         status = 0
@@ -36,7 +35,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                own = b"x-request-id", request_id.encode()
+                message["headers"] = [*message["headers"], own]
             await send(message)
 
         try:
@@ -101,8 +101,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        size = int(declared) if declared.isdecimal() else 0
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        size = int(declared) if declared.isdigit() else 0
         received = 0
 
         async def receive_within_limit() -> Message:

@@ -135,16 +135,10 @@ class Ledger:
         Neither a caller that is cancelled nor a store out of reach loses the entry.
         """
         now = self._clock()
-        account = reservation.account.id
         asked = datetime.fromtimestamp(int(reservation.id[:16], 16) / 1e9, UTC)
-        posting = Posting(
-            id=reservation.id,
-            day=self._day(now).isoformat(),
-            totals=entries.totals_of(entry),
-            usage=entries.usage_of(entry, account),
-            record=entries.record_of(Record(reservation.id, asked, account, entry)),
-            unbacked=reservation.unbacked,
-        )
+        record = Record(reservation.id, asked, reservation.account.id, entry)
+        day = self._day(now).isoformat()
+        posting = entries.posting(record, day, unbacked=reservation.unbacked)
         try:
             await self._post(posting)
         except asyncio.CancelledError:

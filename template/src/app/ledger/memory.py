@@ -46,7 +46,7 @@ class MemoryStore:
             if hold.units > left:
                 return Refusal("account", left)
         self._holds[hold.id] = hold.account, hold.units, time.monotonic() + hold.seconds
-        self._held.update({EVERYBODY: hold.units, hold.account: hold.units})
+        _add({EVERYBODY: hold.units, hold.account: hold.units}, self._held)
         return None
 
     async def release(self, hold_id: str) -> None:
@@ -57,8 +57,8 @@ class MemoryStore:
         expired = self._expired.pop(posting.id, posting.id) is None
         if not (held or expired):
             return False
-        self._totals.update(posting.totals)
-        self._days[posting.day].update(posting.usage)
+        _add(posting.totals, self._totals)
+        _add(posting.usage, self._days[posting.day])
         while len(self._days) > DAYS:
             del self._days[min(self._days)]
         self._records.append((posting.id, posting.record))
@@ -106,3 +106,9 @@ class MemoryStore:
             self._expired[oldest] = None
             if len(self._expired) > EXPIRED:
                 del self._expired[next(iter(self._expired))]
+
+
+def _add(added: Mapping[str, int], sums: Counter[str]) -> None:
+    """As `Counter.update`, which looks first what it was given."""
+    for name, number in added.items():
+        sums[name] += number

@@ -10,16 +10,21 @@ LARGEST = 10**17
 
 def units(dollars: Decimal) -> int:
     """Whole units, rounded up."""
-    return int((dollars * UNITS).to_integral_value(ROUND_CEILING))
+    return _rounded_up(dollars * UNITS)
 
 
 def of_query(dollars: Decimal) -> int:
     """The units of one query; no more than `LARGEST`, whatever an upstream reports."""
-    if abs(dollars) * UNITS >= LARGEST:
+    exact = dollars * UNITS
+    if abs(exact) >= LARGEST:
         return LARGEST if dollars > 0 else -LARGEST
-    return units(dollars)
+    return _rounded_up(exact)
 
 
 def dollars(units: int) -> Decimal:
     """US dollars."""
     return Decimal(units) / UNITS
+
+
+def _rounded_up(exact: Decimal) -> int:
+    return int(exact.to_integral_value(ROUND_CEILING))

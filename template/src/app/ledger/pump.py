@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import redis.asyncio as client
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
+from app.values import value
 
 SECONDS = 0.5
 """For anything that Redis is asked; it takes a thousandth of that when it is well."""
@@ -33,7 +33,7 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """What Redis is asked, and where the reply is awaited."""
 

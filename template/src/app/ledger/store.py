@@ -6,8 +6,9 @@ and one set of tests holds for all of them.
 
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from app.values import value
 
 EVERYBODY = "*"
 """In the place of an account: all of them together. No account can have this name."""
@@ -18,7 +19,7 @@ EDITION = ""
 Scope = Literal["service", "account"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """Units to be set aside for `seconds`, if the budgets of the day leave as many."""
 
@@ -31,7 +32,7 @@ class Hold:
     account_budget: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """A hold that was not granted, and what is left of the budget that it would exceed."""
 
@@ -39,7 +40,7 @@ class Refusal:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Posting:
     """What one query adds to the books: to the totals, to its day, and as a record (JSON)."""
 

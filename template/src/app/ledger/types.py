@@ -1,18 +1,19 @@
 """The words of the books. Money is in US dollars, time in milliseconds unless it says otherwise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal
 
 from app.cascade.types import CallReport, Outcome, Usage
+from app.values import value
 
 OnFailure = Literal["closed", "open"]
 """What becomes of queries while the books are out of reach: refused, or answered unbudgeted."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Account:
     """Who pays: an API key by its name; `budget` is its own for a day, before the general one."""
 
@@ -24,7 +25,7 @@ ANYONE = Account("anonymous")
 """Where no keys are configured."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Budgets:
     """What may be spent: by all in a day, by each account in a day, and by one query."""
 
@@ -33,7 +34,7 @@ class Budgets:
     query: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One query as it ended: finished, failed or cancelled."""
 
@@ -54,7 +55,7 @@ class Entry:
     calls: tuple[CallReport, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reservation:
     """Money set aside for one query."""
 
@@ -65,7 +66,7 @@ class Reservation:
     """Given while the books were out of reach; it counts once it is settled."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """An entry as it stands in the books."""
 
@@ -75,7 +76,7 @@ class Record:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UsageOfDay:
     """What one account used in one day."""
 
@@ -92,7 +93,7 @@ class UsageOfDay:
         return sum(self.outcomes.values())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Totals:
     """The books since they were opened or reset."""
 
@@ -109,7 +110,7 @@ class Totals:
     """Answered queries by bucket of `latency.py`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Health:
     """How the books are, for `/readiness`."""
 

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from app.replay.results import Result, Results, opened
 from app.replay.run import Run, note
 from app.settings import Settings, load_settings
 from app.terminal import explained, tell
+from app.values import value
 
 INCOMPLETE, STOPPED = 3, 4
 TOLD = 20
@@ -89,7 +89,7 @@ def replay(
         raise typer.Exit(INCOMPLETE)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Ended:
     """Why a run ended early, and the exit code for it."""
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.cascade.errors import ConfigurationError
 from app.cascade.types import Json, Message, Query
+from app.values import value
 
 FORM = 'write {"query": "…"}, {"messages": […]} or a text in quotes'
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prompt:
     """One line of the file."""
 
@@ -32,7 +32,7 @@ class Prompt:
         return self.query.messages[-1].content
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BadLine:
     """A line that is no prompt, and what to do about it."""
 
@@ -40,7 +40,7 @@ class BadLine:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prompts:
     """What a file has."""
 

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import get_args
 
@@ -11,13 +10,14 @@ from app.cascade.config import Complexity
 from app.cascade.types import Json
 from app.replay.read import BadLine
 from app.replay.results import Result
+from app.values import value
 
 DETAILS = re.compile(r"\s*\(.*\)$")
 CHECKS = "Failed checks: "
 """How cascadeflow begins to say which of its checks a draft has failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Group:
     """Some results under a name."""
 
@@ -57,7 +57,7 @@ class Group:
         return float(self.saved / self.baseline) if self.baseline else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Latency:
     """How long some answers took."""
 
@@ -70,7 +70,7 @@ class Latency:
         return self.times[min(int(share * len(self.times)), len(self.times) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """All results of a file's prompts, and what is missing."""
 

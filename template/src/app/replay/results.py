@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from app.cascade.config import ActiveCascade
 from app.cascade.errors import CascadeError, ConfigurationError
 from app.cascade.types import Json, Outcome
+from app.values import value
 
 if sys.platform != "win32":
     import fcntl
@@ -26,7 +27,7 @@ VERSION = 1
 BEGINNING = b'{"replay":'
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """What became of one prompt. Money is in US dollars, time in milliseconds."""
 

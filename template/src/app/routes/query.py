@@ -6,7 +6,13 @@ from fastapi import APIRouter, Request
 from fastapi import Query as FromUrl
 
 from app.cascade.types import Query
-from app.http.dependencies import TheDeadline, get_account, get_engine, get_settings
+from app.http.dependencies import (
+    TAKES_DEADLINE,
+    get_account,
+    get_deadline,
+    get_engine,
+    get_settings,
+)
 from app.http.disconnect import while_connected
 from app.http.schemas import QueryBody, QueryRequest, QueryResponse, check_length
 from app.http.strict import StrictRoute
@@ -21,24 +27,21 @@ def to_query(request: QueryRequest, settings: Settings, deadline: float | None) 
     return request.to_query(deadline)
 
 
-@router.post("/api/query")
-async def post_query(
-    request: Request, body: QueryBody, deadline: TheDeadline = None
-) -> QueryResponse:
+@router.post("/api/query", openapi_extra=TAKES_DEADLINE)
+async def post_query(request: Request, body: QueryBody) -> QueryResponse:
     """Ask the cascade."""
-    return await _answer(request, body, deadline)
+    return await _answer(request, body)
 
 
-@router.get("/api/query")
-async def get_query(
-    request: Request, url: Annotated[QueryRequest, FromUrl()], deadline: TheDeadline = None
-) -> QueryResponse:
+@router.get("/api/query", openapi_extra=TAKES_DEADLINE)
+async def get_query(request: Request, url: Annotated[QueryRequest, FromUrl()]) -> QueryResponse:
     """Ask the cascade by URL; prefer POST, since URLs end up in other people's logs."""
-    return await _answer(request, url, deadline)
+    return await _answer(request, url)
 
 
-async def _answer(request: Request, asked: QueryRequest, deadline: float | None) -> QueryResponse:
+async def _answer(request: Request, asked: QueryRequest) -> QueryResponse:
     # Called, since to depend on them takes FastAPI longer than the ledger takes for its books.
     settings, engine = await get_settings(request), await get_engine(request)
-    query, account = to_query(asked, settings, deadline), await get_account(request)
+    query = to_query(asked, settings, await get_deadline(request))
+    account = await get_account(request)
     return QueryResponse.of(await while_connected(request, engine.ask(query, account)))

@@ -3,10 +3,10 @@
 Draft texts avoid words such as "may" and "often": the cascade reads them as doubt.
 """
 
-from dataclasses import dataclass
+from app.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Topic:
     """Something a plain question names: "What is AI?". `names` are lower case."""
 
@@ -17,7 +17,7 @@ class Topic:
     """What the large model adds."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lesson:
     """An answer to a question that has a word beginning with each of `stems`, in any order."""
 

@@ -4,9 +4,9 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from app.simulator.knowledge import LESSONS, TOPICS
+from app.values import value
 
 # Like a real tokenizer in what matters: a word is one or two tokens, a CJK character is one, and
 # the tokens joined are the text again. Linear in the length of any text.
@@ -42,7 +42,7 @@ _OUTLINE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Token:
     """One token of an answer, with the natural logarithm of its probability."""
 
@@ -50,7 +50,7 @@ class Token:
     logprob: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Thought:
     """An answer before it is sent. `finish_reason` is "stop" or "length"."""
 

@@ -7,8 +7,9 @@ structured outputs can be tried before anyone has bought a key.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from app.values import value
 
 DEEPEST = 8
 """Levels of a schema that are filled; a recursive one has no last."""
@@ -16,7 +17,7 @@ _WORD = re.compile(r"[^\W\d_]{4,}")
 _NAME = re.compile(r"(?<!^)\b[A-ZÀ-Þ]\w+")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """A function that the model wants called."""
 

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from app.simulator import shapes
 from app.simulator.mind import Thought, Token, count_tokens, think
 from app.simulator.shapes import Call
+from app.values import value
 
 SMALL = "simulator-small"
 LARGE = "simulator-large"
@@ -37,7 +38,7 @@ _DIRECTIVE = re.compile(
 _MANNERS = ("poor", "good")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SimulatorConfig:
     """How the simulator behaves. `latency_scale` multiplies all waiting; 0 answers at once."""
 
@@ -114,7 +115,7 @@ class _ChatRequest(BaseModel):
         return (asked or self.messages)[-1].text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Reply:
     """One answer and all that decides how it is sent; times in seconds."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -12,6 +12,7 @@ from app.cascade.config import Model
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Completion, Json, Message, Query, ToolCall, Usage
 from app.cascade.upstream import wire
+from app.values import value
 
 if TYPE_CHECKING:
     from app.cascade.upstream import OnText
@@ -79,7 +80,7 @@ class _Event(BaseModel):
     usage: _OutputTokens | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Anthropic:
     """The Messages API, as Anthropic's reference defines it; it reports no log probabilities."""
 

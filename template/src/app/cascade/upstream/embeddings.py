@@ -1,7 +1,5 @@
 """`/embeddings`, as OpenAI's API reference defines it and as most endpoints have it."""
 
-from dataclasses import dataclass
-
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
@@ -9,6 +7,7 @@ from app.cascade.config import Model
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Embedding, Json, Usage, Vector
 from app.cascade.upstream import wire
+from app.values import value
 
 
 class _Vector(BaseModel):
@@ -25,7 +24,7 @@ class _Body(BaseModel):
     usage: _Usage | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmbeddingUpstream:
     """One model for embeddings behind one endpoint."""
 

@@ -11,6 +11,7 @@ from app.cascade.config import Model
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Completion, Json, Message, Query, ToolCall, Usage
 from app.cascade.upstream import wire
+from app.values import value
 
 if TYPE_CHECKING:
     from app.cascade.upstream import OnText
@@ -121,7 +122,7 @@ class _Parts:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenAICompatible:
     """Chat completions, as OpenAI's API reference defines them."""
 

@@ -21,7 +21,7 @@ from app.features.openai_api.embeddings import response as response_of
 from app.features.openai_api.errors import OpenAIRoute, documented
 from app.features.openai_api.messages import MessagesErrorBody, MessagesRequest, MessagesRoute
 from app.features.openai_api.requests import CASCADE, ChatRequest
-from app.http.dependencies import TheAccount, TheDeadline, TheEngine, TheSettings
+from app.http.dependencies import TAKES_DEADLINE, TheAccount, TheDeadline, TheEngine, TheSettings
 from app.http.disconnect import while_connected
 from app.http.problems import Problem
 from app.http.schemas import check_length
@@ -100,7 +100,7 @@ async def chat_query(
     engine: TheEngine,
     models: TheModels,
     settings: TheSettings,
-    deadline: TheDeadline = None,
+    deadline: TheDeadline,
 ) -> Query:
     """The query in a chat request."""
     return _query(body, engine, models, settings, deadline)
@@ -111,7 +111,7 @@ async def messages_query(
     engine: TheEngine,
     models: TheModels,
     settings: TheSettings,
-    deadline: TheDeadline = None,
+    deadline: TheDeadline,
 ) -> Query:
     """The query in a request of Anthropic's API."""
     return _query(body, engine, models, settings, deadline)
@@ -139,14 +139,14 @@ def _query(
     return query
 
 
-@router.post("/embeddings", response_model=EmbeddingResponse)
+@router.post("/embeddings", response_model=EmbeddingResponse, openapi_extra=TAKES_DEADLINE)
 async def create_embeddings(
     request: Request,
     body: EmbeddingRequest,
     engine: TheEngine,
     settings: TheSettings,
     account: TheAccount,
-    deadline: TheDeadline = None,
+    deadline: TheDeadline,
 ) -> Response:
     """Vectors of texts, by the model that `cascade.toml` names for it."""
     embedder = engine.models.embedder
@@ -165,7 +165,9 @@ async def open_stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@router.post("/chat/completions", response_model=None, responses=STREAMED)
+@router.post(
+    "/chat/completions", response_model=None, responses=STREAMED, openapi_extra=TAKES_DEADLINE
+)
 async def create_chat_completion(
     request: Request,
     response: Response,
@@ -186,7 +188,7 @@ async def create_chat_completion(
     return _stream(answers.chunks(events, body.model, usage=usage, logprobs=logprobs))
 
 
-@anthropic.post("/messages", response_model=None, responses=STREAMED)
+@anthropic.post("/messages", response_model=None, responses=STREAMED, openapi_extra=TAKES_DEADLINE)
 async def create_message(
     request: Request,
     response: Response,

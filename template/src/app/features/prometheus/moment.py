@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from fastapi import FastAPI
 from prometheus_client import Metric
@@ -13,9 +12,10 @@ from app.cascade.engine import Engine
 from app.cascade.errors import LedgerUnavailable
 from app.features import Standing, standings
 from app.ledger import Health, Ledger, Totals
+from app.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class State:
     """What was found out for one scrape."""
 

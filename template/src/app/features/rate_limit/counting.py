@@ -1,13 +1,15 @@
 """What is counted, and what a place for the counts has to do."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Protocol
+
+from app.values import value
 
 Window = Literal["fixed", "sliding"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """How many requests a client may make in a window."""
 
@@ -20,7 +22,7 @@ class Rule:
         return self if limit is None else replace(self, limit=limit)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Count:
     """What became of one request."""
 

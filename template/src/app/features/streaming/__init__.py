@@ -27,7 +27,13 @@ from app.about import about
 from app.cascade.types import Event, Json
 from app.features import Feature
 from app.features.streaming import playground
-from app.http.dependencies import TheDeadline, get_account, get_engine, get_settings
+from app.http.dependencies import (
+    TAKES_DEADLINE,
+    get_account,
+    get_deadline,
+    get_engine,
+    get_settings,
+)
 from app.http.disconnect import ClientGone, while_connected
 from app.http.problems import from_cascade
 from app.http.schemas import QueryBody, QueryRequest, QueryResponse
@@ -159,24 +165,31 @@ def _body(data: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-@router.post("/api/query/stream", response_class=StreamingResponse, responses=DOCUMENTED)
-async def post_stream(
-    request: Request, body: StreamBody, deadline: TheDeadline = None
-) -> EventStream:
+@router.post(
+    "/api/query/stream",
+    response_class=StreamingResponse,
+    responses=DOCUMENTED,
+    openapi_extra=TAKES_DEADLINE,
+)
+async def post_stream(request: Request, body: StreamBody) -> EventStream:
     """Ask the cascade and watch it work."""
-    return await _stream(request, body, deadline)
+    return await _stream(request, body)
 
 
-@router.get("/api/query/stream", response_class=StreamingResponse, responses=DOCUMENTED)
-async def get_stream(
-    request: Request, url: Annotated[StreamRequest, FromUrl()], deadline: TheDeadline = None
-) -> EventStream:
+@router.get(
+    "/api/query/stream",
+    response_class=StreamingResponse,
+    responses=DOCUMENTED,
+    openapi_extra=TAKES_DEADLINE,
+)
+async def get_stream(request: Request, url: Annotated[StreamRequest, FromUrl()]) -> EventStream:
     """The same by URL, for the browser's `EventSource`."""
-    return await _stream(request, url, deadline)
+    return await _stream(request, url)
 
 
-async def _stream(request: Request, asked: StreamRequest, deadline: float | None) -> EventStream:
+async def _stream(request: Request, asked: StreamRequest) -> EventStream:
     # Called, as in `routes/query.py`.
     settings, engine = await get_settings(request), await get_engine(request)
-    query, account = to_query(asked, settings, deadline), await get_account(request)
+    query = to_query(asked, settings, await get_deadline(request))
+    account = await get_account(request)
     return EventStream(engine.open(query, account, buffered=asked.mode == "buffered"))
