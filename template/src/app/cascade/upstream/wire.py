@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import aiohttp
+from pydantic_core import to_json
 
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Json
 
+JSON = {"Content-Type": "application/json"}
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
 BODY_BYTES = 2**24
@@ -41,10 +43,13 @@ async def request(
     Raises:
         UpstreamFault: for any other status, and for whatever the network does meanwhile.
     """
+    data = None
+    if body is not None:
+        headers, data = {**headers, **JSON}, to_json(body)
     try:
         # A redirect could carry the key to another host.
         async with session.request(
-            method, url, headers=headers, json=body, allow_redirects=False
+            method, url, headers=headers, data=data, allow_redirects=False
         ) as response:
             if response.status != 200:
                 raise _refusal(response)
