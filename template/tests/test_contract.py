@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -29,12 +30,14 @@ from cascadeflow.quality.quality import AdaptiveThreshold, QualityConfig, Qualit
 from cascadeflow.routing.task_detector import TaskDetector
 from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.cascade import questions
+from app.cascade import letters, questions
 from app.cascade.config import Complexity, Provider
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.linear import linearize
-from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING
+from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING, _Estimator
 from app.cascade.routing import STRICTNESS, _TaskDetector, _Validator
 
 Options = dict[str, Any]
@@ -285,6 +288,46 @@ def test_of_a_text_only_some_words_are_keywords_or_important() -> None:
             assert found == stock._analyze_keyword_coverage_enhanced(*asked), asked
             important = ours._analyze_important_words(text, response)
             assert important == stock._analyze_important_words(text, response), (text, response)
+
+
+@relied_on_by("estimators.py")
+def test_of_a_draft_only_phrases_sums_code_and_lists_make_a_chain_of_reasoning() -> None:
+    stock, ours = QueryResponseAlignmentScorer(), Alignment()
+    phrases = strings(QueryResponseAlignmentScorer._detect_reasoning_chain.__code__.co_consts[1:])
+    pairs = combinations(sorted({*phrases, "3 + 4 = 7 = 7", "```this code"}), 2)
+    drafts = [f"{'It goes on. ' * 9}{one} {other} {one}" for one, other in pairs]
+    for mark in ("1. a", "2) a", "- a", "* a", "• a", "plain"):
+        drafts += [f"{'It goes on. ' * 9}{f'{end}{mark}' * 4}" for end in ("\n", " ", "\r", "\r\n")]
+    drafts += [draft.upper() for draft in drafts] + [draft[-90:] for draft in drafts]
+    found = [ours._detect_reasoning_chain(draft) for draft in drafts]
+    assert found == [stock._detect_reasoning_chain(draft) for draft in drafts]
+    assert {bool(each) for each in found} == {True, False}
+
+
+@pytest.mark.parametrize("pattern", letters.NEEDED)
+@given(data=st.data())
+@relied_on_by("letters.py")
+def test_what_a_pattern_matches_has_its_letters(pattern: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(re.compile(pattern, re.MULTILINE)))
+    assert letters.NEEDED[pattern] in text
+
+
+@relied_on_by("letters.py")
+def test_a_draft_is_searched_for_the_patterns_whose_letters_are_known() -> None:
+    stock, ours = ProductionConfidenceEstimator("openai"), _Estimator("openai")
+    validator = _Validator(QualityConfig(), Difficulty(), Alignment())
+    methods = stock._analyze_semantic_quality, QualityValidator._is_code_response
+    known = {*letters.NEEDED} & set().union(*(strings(each.__code__.co_consts) for each in methods))
+    assert known == {*letters.NEEDED}
+    words = ["yes", "no", "true", "false", "correct", "incorrect", "can", "cannot", "yesterday"]
+    marks = ["\\", "\n\\ss", "def\\w", "class\\s", "def f(x):", "```"]
+    for pair in combinations([*words, *marks, ""], 2):
+        draft = f"{'.'.join(pair)}, it seems"
+        quality = stock._analyze_semantic_quality(draft)
+        assert ours._analyze_semantic_quality(draft) == quality, draft
+        for prompt in ("What is it?", "Write a function"):
+            code = QualityValidator._is_code_response(draft, prompt)
+            assert validator._is_code_response(draft, prompt) == code, draft
 
 
 @relied_on_by("routing.py")

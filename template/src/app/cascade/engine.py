@@ -24,6 +24,7 @@ from app.cascade.errors import (
 from app.cascade.exchange import CURRENT, Emit, Exchange, FinishedCall, Target
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.routing import Router
+from app.cascade.turns import turn
 from app.cascade.types import Answer, Embedded, Embedding, Event, Query, Role
 from app.cascade.upstream import Upstream
 from app.cascade.upstream.embeddings import EmbeddingUpstream
@@ -98,6 +99,7 @@ class Engine:
         """
         with self._flight():
             asked = time.perf_counter()
+            await turn()
             query = self._fitting(query)
             return await self._run(query, await self._reserve(query, account), asked)
 
@@ -214,8 +216,9 @@ class Engine:
     async def _decide(self, exchange: Exchange, started: float) -> Answer:
         token = CURRENT.set(exchange)
         failure: CascadeError | None = None
+        limit = self._limit(exchange.deadline)
         try:
-            async with self._limited(exchange.deadline):
+            async with limit:
                 if exchange.query.undrafted:
                     await exchange.call("drafter")
                     exchange.reason = "asked for by its name"
@@ -228,21 +231,28 @@ class Engine:
             asked = self.models.drafter if exchange.query.undrafted else self.models.verifier
             failure = UpstreamFailed(asked.name, fault)
         finally:
+            self._limits.discard(limit)
             CURRENT.reset(token)
+        await turn()
         call = self._answering(exchange, failure)
         if call.role == "drafter" and not exchange.query.undrafted:
             exchange.keep_draft()
         return self._answer(exchange, call, started)
 
+    def _limit(self, seconds: float) -> asyncio.Timeout:
+        """Raises TimeoutError at the deadline, or when the service has no more time."""
+        limit = asyncio.timeout(0 if self._abandoned else seconds)
+        self._limits.add(limit)
+        return limit
+
     @asynccontextmanager
     async def _limited(self, seconds: float) -> AsyncIterator[None]:
-        """Raises TimeoutError at the deadline, or when the service has no more time."""
-        async with asyncio.timeout(0 if self._abandoned else seconds) as limit:
-            self._limits.add(limit)
-            try:
+        limit = self._limit(seconds)
+        try:
+            async with limit:
                 yield
-            finally:
-                self._limits.discard(limit)
+        finally:
+            self._limits.discard(limit)
 
     def _answering(self, exchange: Exchange, failure: CascadeError | None) -> FinishedCall:
         """Whose answer it is: the last model asked, or nobody's; cascadeflow's result has no say.

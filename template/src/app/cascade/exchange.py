@@ -12,6 +12,7 @@ from app.cascade import pricing
 from app.cascade.config import Model
 from app.cascade.errors import FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
+from app.cascade.turns import turn
 from app.cascade.types import CallReport, Completion, Decision, Event, Json, Query, Role, Usage
 from app.cascade.upstream import OnText, Upstream
 from app.values import value
@@ -105,6 +106,7 @@ class Exchange:
         Raises:
             UpstreamFault: the call failed; an answer without text is a failure.
         """
+        await turn()
         self._announce(role)
         call = Call(role)
         self.calls.append(call)
@@ -123,6 +125,7 @@ class Exchange:
             raise
         finally:
             call.seconds = time.perf_counter() - began
+        await turn()
         return call.completion
 
     def late(self) -> None:
