@@ -46,16 +46,14 @@ def configure(level: str, form: Format = "text") -> None:
 class TextLine(logging.Formatter):
     """For a terminal: time, level, logger, message, and the request's id."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        request_id = REQUEST_ID.get()
-        line = super().formatMessage(record)
-        return f"{line} id={request_id}" if request_id else line
-
-    def formatException(self, ei: "ExcInfo") -> str:
-        return "\n".join(_described(ei))
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
+        line = f"{time} {record.levelname} {record.name} {record.getMessage()}"
+        if request_id := REQUEST_ID.get():
+            line = f"{line} id={request_id}"
+        if record.exc_info:
+            line = "\n".join((line, *_described(record.exc_info)))
+        return line
 
 
 class JsonLine(logging.Formatter):

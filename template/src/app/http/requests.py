@@ -2,8 +2,8 @@
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -26,7 +26,7 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"")
-        request_id = given.decode() if ACCEPTED_ID.match(given) else uuid.uuid4().hex
+        request_id = given.decode() if ACCEPTED_ID.match(given) else secrets.token_hex(16)
         logs.REQUEST_ID.set(request_id)
         started = time.perf_counter()
         status = 0
