@@ -20,15 +20,17 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
         ClientGone: it did.
     """
     working = asyncio.current_task()
-    gone = asyncio.ensure_future(_gone(request))
     done = left = False
 
-    def leave(_: asyncio.Task[None]) -> None:
+    async def watch() -> None:
         nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
         if working and not done:
             left = working.cancel()
 
-    gone.add_done_callback(leave)
+    # It ends by itself: ASGI servers say `http.disconnect` after the whole response as well.
+    request.state.watching = asyncio.create_task(watch())
     try:
         return await work
     except asyncio.CancelledError:
@@ -38,9 +40,3 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
         raise
     finally:
         done = True
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
