@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,9 +35,14 @@ async def serving(answer: Handler, *, most_bytes: int = 2**20) -> AsyncIterator[
 
 @asynccontextmanager
 async def service(
-    directory: Path, endpoint: str, *, context: int = 100_000, **settings: str
+    directory: Path,
+    endpoint: str,
+    *,
+    context: int = 100_000,
+    under: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[tuple[int, int]]:
-    """The service's port and process id; its models take so many tokens."""
+    """The service's port and process id, under another program; its models take so many tokens."""
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,6 +51,7 @@ async def service(
         file.write_text(cascade.toml(endpoint, context), encoding="utf-8")
         own = directory / ".venv" / "bin" / "python"
         process = await asyncio.create_subprocess_exec(
+            *under,
             str(own if own.exists() else sys.executable),
             *("-m", "app", "serve", "--port", str(port)),
             cwd=folder,
