@@ -11,7 +11,7 @@ from typing import Any
 from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 
-from app.cascade.linear import PatternSets
+from app.cascade.linear import PatternSets, Uncompiled
 from app.cascade.questions import Question
 
 KEPT = 4
@@ -32,7 +32,7 @@ class Difficulty(QueryDifficultyEstimator):
         super().__init__()
         phrases = [(kind, phrase) for kind in KINDS for phrase in getattr(self, kind)]
         self._phrases = phrases
-        self._sets = PatternSets([re.compile(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
+        self._sets = PatternSets([Uncompiled(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
         self._estimate = lru_cache(KEPT)(super().estimate)
 
     def estimate(self, query: str, verbose: bool = False) -> float:

@@ -12,6 +12,8 @@ from functools import cache, lru_cache, partial
 
 import re2
 
+from app.values import value
+
 Match = Callable[[str], list[int]]
 FoundIn = Callable[[str], frozenset[int]]
 Narrow = Callable[[Iterable[str]], None]
@@ -44,13 +46,21 @@ def _filled(one: str, run: re.Match[str]) -> str:
     return one * len(run[0])
 
 
+@value
+class Uncompiled:
+    """A pattern that only RE2 is asked for: Python would take milliseconds to compile it."""
+
+    pattern: str
+    flags: int = 0
+
+
 class PatternSets:
-    """Answers which of many compiled patterns occur in a text.
+    """Answers which of many patterns occur in a text.
 
     By their numbers: Python reads a pattern from end to end whenever it looks one up.
     """
 
-    def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
+    def __init__(self, patterns: Sequence[re.Pattern[str] | Uncompiled]) -> None:
         self._sets: list[tuple[bool, Match, list[int]]] = []
         for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
             numbers = [
@@ -107,8 +117,8 @@ def linearize(holder: object) -> Narrow:
     answered = {
         pattern: _Answered(number, pattern, found_in) for number, pattern in enumerate(suited)
     }
-    for name, value in attributes.items():
-        attributes[name] = _replace(value, answered)
+    for name, held in attributes.items():
+        attributes[name] = _replace(held, answered)
     return _narrowing(attributes, found_in)
 
 
@@ -171,7 +181,7 @@ def _suits(pattern: re.Pattern[str]) -> bool:
     return pattern.pattern.isascii() and "$" not in pattern.pattern
 
 
-def _compile(patterns: Sequence[re.Pattern[str]], flags: int) -> re2.Set:
+def _compile(patterns: Sequence[re.Pattern[str] | Uncompiled], flags: int) -> re2.Set:
     options = re2.Options()
     options.max_mem = MAX_MEMORY
     letters = "".join(

@@ -11,7 +11,7 @@ from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 from cascadeflow.quality.quality import QualityValidator
 
-from app.cascade.linear import FoundIn, PatternSets
+from app.cascade.linear import FoundIn, PatternSets, Uncompiled
 from app.values import value
 
 Ask = Callable[..., bool]
@@ -49,9 +49,9 @@ class Question:
         return [*_texts(listed), *self.more]
 
     @property
-    def pattern(self) -> re.Pattern[str]:
+    def pattern(self) -> Uncompiled:
         """Any of the phrases."""
-        return re.compile("|".join(map(re.escape, self.phrases)))
+        return Uncompiled("|".join(map(re.escape, self.phrases)))
 
 
 def of(

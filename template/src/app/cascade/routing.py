@@ -26,7 +26,7 @@ from app.cascade import letters, questions, view
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
-from app.cascade.linear import PatternSets, linearize
+from app.cascade.linear import PatternSets, Uncompiled, linearize
 from app.cascade.provider import CascadeProvider
 from app.cascade.types import Query
 
@@ -136,7 +136,7 @@ class _Analyzer(ResponseAnalyzer):
 
 
 _HALLUCINATIONS = PatternSets(
-    [re.compile(pattern, re.IGNORECASE) for pattern in ResponseAnalyzer.HALLUCINATION_PATTERNS]
+    [Uncompiled(each, re.IGNORECASE) for each in ResponseAnalyzer.HALLUCINATION_PATTERNS]
 )
 
 
