@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     guards = [
         *([Depends(hosts.require_known)] if settings.allowed_hosts else ()),
-        Depends(guard.require("use")),
+        Depends(guard.require("use", [check for each in installed for check in each.checks])),
         *(dependency for feature in installed for dependency in feature.dependencies),
     ]
     for router in (query.router, stats.router):

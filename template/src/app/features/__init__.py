@@ -39,11 +39,13 @@ class Feature:
 
     name: str
     routers: Sequence[APIRouter] = ()
-    """API routes: they need a key, and pass every feature's `dependencies`."""
+    """API routes: they need a key, and pass every feature's `checks` and `dependencies`."""
     open_routers: Sequence[APIRouter] = ()
     """Routes that are not part of the API, such as metrics."""
+    checks: Sequence[Callable[[Request], Awaitable[None]]] = ()
+    """Asked before every API route, of whichever feature, once it is known whose key it is."""
     dependencies: Sequence[Depends] = ()
-    """Run before every API route, of whichever feature."""
+    """After them; FastAPI takes longer for each than for a check."""
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
     """Told of every query once it is settled."""

@@ -1,7 +1,7 @@
 """Who may come in: `Authorization: Bearer KEY` or `X-API-Key: KEY`, or anybody on loopback."""
 
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,20 +20,32 @@ from app.ledger import Account
 NO_KEYS = "API_KEYS is empty and the ledger keeps no key; `keys create NAME` makes one"
 UNAUTHORIZED = "This service needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
 
+Check = Callable[[Request], Awaitable[None]]
+
 _bearer = HTTPBearer(auto_error=False, description="An API key")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key")
 
 
 class _Guard(SecurityBase):
-    """Asks for a key in both its places: to solve a dependency takes FastAPI longer than that."""
+    """Asks for a key in both its places, and then all that asks of the request alone.
+
+    To solve a dependency takes FastAPI longer than most of them.
+    """
 
     model = _bearer.model
     scheme_name = _bearer.scheme_name
 
-    def __init__(self, role: KeyRole) -> None:
+    def __init__(self, role: KeyRole, checks: Sequence[Check]) -> None:
         self._role = role
+        self._checks = checks
 
     async def __call__(self, request: Request) -> ApiKey | None:
+        key = await self._key(request)
+        for check in self._checks:
+            await check(request)
+        return key
+
+    async def _key(self, request: Request) -> ApiKey | None:
         request.state.key_limit = request.state.key_role = None
         if is_open(request):
             return None
@@ -47,8 +59,12 @@ class _Guard(SecurityBase):
         return key
 
 
-def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]]:
+def require(
+    role: KeyRole, checks: Sequence[Check] = ()
+) -> Callable[..., Coroutine[None, None, ApiKey | None]]:
     """A dependency that lets a request pass if its key has the role, or if none is needed.
+
+    The checks follow, in their order; each may raise.
 
     Who pays is then `request.state.account`, and `request.state.key_limit` the key's own requests
     a minute, or None, and `request.state.key_role` its role, or None where none is needed.
@@ -57,7 +73,7 @@ def require(role: KeyRole) -> Callable[..., Coroutine[None, None, ApiKey | None]
         Problem: 401 without a valid key, 403 where the key's role is not enough, 503 while nobody
             knows which keys are valid.
     """
-    return _Guard(role)
+    return _Guard(role, checks)
 
 
 def document(app: FastAPI) -> None:

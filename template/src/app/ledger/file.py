@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
-from app.ledger.writer import Writer
+from app.ledger.writer import Work, Writer
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -68,9 +69,17 @@ class SharedFile:
         Raises:
             LedgerUnavailable: the file is out of reach, or not open.
         """
+        return await self.run_together(lambda connection, _: [work(connection)], None)
+
+    async def run_together(self, work: Work[A, T], about: A) -> T:
+        """As above, of work that can be done for several callers at once.
+
+        Raises:
+            LedgerUnavailable: as above.
+        """
         if self._writer is None:
             raise LedgerUnavailable("not open")
-        return await self._writer.run(work)
+        return await self._writer.run(work, about)
 
     def _connect(self) -> sqlite3.Connection:
         seconds = self._format.busy_seconds

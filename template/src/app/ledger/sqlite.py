@@ -2,9 +2,12 @@
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from app.cascade.errors import ConfigurationError
@@ -35,16 +38,14 @@ FORMAT = Format(
     synchronous="NORMAL",
     busy_seconds=5.0,
 )
-# Every statement gives the interpreter's lock away and waits for it: few of them do the work.
-LEFT = """
-SELECT
-    coalesce(sum(units), 0),
-    coalesce(sum(units) FILTER (WHERE account = :account), 0),
-    coalesce((SELECT value FROM sums WHERE scope = :day AND name = :service_cost), 0),
-    coalesce((SELECT value FROM sums WHERE scope = :day AND name = :account_cost), 0),
-    count(*) FILTER (WHERE id = :id),
-    count(*) FILTER (WHERE expires <= :now)
-FROM holds
+# Every statement gives the interpreter's lock away and waits for it: few of them do the work, and
+# for all queries that are asked together.
+STANDING = """
+SELECT 'held', account, sum(units), min(expires) FROM holds GROUP BY account
+UNION ALL
+SELECT 'spent', name, value, NULL FROM sums WHERE scope = ? AND name IN ({names})
+UNION ALL
+SELECT 'known', id, units, expires FROM holds WHERE id IN ({ids})
 """
 ADD = (
     "INSERT INTO sums VALUES {}"
@@ -76,13 +77,13 @@ class SqliteStore:
         return self._file.running()
 
     async def hold(self, hold: Hold) -> Refusal | None:
-        return await self._run(partial(_hold, hold=hold))
+        return await self._file.run_together(_hold, hold)
 
     async def release(self, hold_id: str) -> None:
-        await self._run(partial(_release, hold_id=hold_id))
+        await self._run(partial(_release, ids=[hold_id]))
 
     async def post(self, posting: Posting) -> bool:
-        return await self._run(partial(_post, posting=posting))
+        return await self._file.run_together(_post, posting)
 
     async def totals(self) -> dict[str, int]:
         return await self._run(partial(_sums, scope=TOTALS))
@@ -107,56 +108,83 @@ class SqliteStore:
         await self._run(_ping)
 
 
-def _hold(connection: sqlite3.Connection, hold: Hold) -> Refusal | None:
+def _hold(connection: sqlite3.Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
+    found: list[Refusal | None] = []
+    for day, of_day in groupby(holds, attrgetter("day")):
+        found += _hold_on(connection, day, [*of_day])
+    return found
+
+
+def _hold_on(
+    connection: sqlite3.Connection, day: str, holds: Sequence[Hold]
+) -> list[Refusal | None]:
     now = time.time()
-    asked = {
-        "id": hold.id,
-        "account": hold.account,
-        "day": hold.day,
-        "service_cost": f"{EVERYBODY}/cost",
-        "account_cost": f"{hold.account}/cost",
-        "now": now,
-    }
-    found = connection.execute(LEFT, asked).fetchone()
-    held, held_of_account, spent, spent_of_account, again, expired = found
-    if expired:
-        _expire(connection, now)
-        return _hold(connection, hold)
-    if again:
-        return None
-    left = hold.budget - spent - held
+    names = {f"{account}/cost" for account in (EVERYBODY, *(hold.account for hold in holds))}
+    standing = STANDING.format(names=_marks(names), ids=_marks(holds))
+    rows = connection.execute(standing, (day, *names, *(hold.id for hold in holds))).fetchall()
+    kinds: dict[str, dict[str, int]] = {"held": {}, "spent": {}, "known": {}}
+    for kind, name, units, expires in rows:
+        if expires is not None and expires <= now:
+            _expire(connection, now)
+            return _hold_on(connection, day, holds)
+        kinds[kind][name] = units
+    held, spent, known = Counter(kinds["held"]), Counter(kinds["spent"]), {*kinds["known"]}
+    held[EVERYBODY] = sum(held.values())
+    new: list[tuple[str, str, int, float]] = []
+    found: list[Refusal | None] = []
+    for hold in holds:
+        refusal = None if hold.id in known else _refusal(hold, held, spent)
+        found.append(refusal)
+        if refusal or hold.id in known:
+            continue
+        known.add(hold.id)
+        held[EVERYBODY] += hold.units
+        held[hold.account] += hold.units
+        new.append((hold.id, hold.account, hold.units, now + hold.seconds))
+    _insert(connection, "INSERT INTO holds VALUES {}", new)
+    return found
+
+
+def _refusal(hold: Hold, held: Counter[str], spent: Counter[str]) -> Refusal | None:
+    left = hold.budget - spent[f"{EVERYBODY}/cost"] - held[EVERYBODY]
     if hold.units > left:
         return Refusal("service", left)
-    if hold.account_budget is not None:
-        left = hold.account_budget - spent_of_account - held_of_account
-        if hold.units > left:
-            return Refusal("account", left)
-    connection.execute(
-        "INSERT INTO holds VALUES (?, ?, ?, ?)",
-        (hold.id, hold.account, hold.units, now + hold.seconds),
+    if hold.account_budget is None:
+        return None
+    left = hold.account_budget - spent[f"{hold.account}/cost"] - held[hold.account]
+    return Refusal("account", left) if hold.units > left else None
+
+
+def _release(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Those that were held."""
+    query = f"DELETE FROM holds WHERE id IN ({_marks(ids)}) RETURNING id"  # noqa: S608
+    return {id_ for (id_,) in connection.execute(query, ids).fetchall()}
+
+
+def _revive(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Those that were held too long ago."""
+    query = f"DELETE FROM expired WHERE id IN ({_marks(ids)}) RETURNING id"  # noqa: S608
+    return {id_ for (id_,) in connection.execute(query, ids).fetchall()} if ids else set()
+
+
+def _post(connection: sqlite3.Connection, postings: Sequence[Posting]) -> list[bool]:
+    # Asked twice together, the second finds no hold.
+    asked = {posting.id: posting for posting in reversed(postings)}
+    known = _release(connection, [*asked])
+    known |= _revive(connection, [id_ for id_ in asked if id_ not in known])
+    due = [each for each in asked.values() if each.id in known or each.unbacked]
+    written = _insert(
+        connection,
+        "INSERT OR IGNORE INTO records VALUES {} RETURNING id",
+        [(posting.id, posting.record) for posting in due],
     )
-    return None
-
-
-def _release(connection: sqlite3.Connection, hold_id: str) -> bool:
-    return connection.execute("DELETE FROM holds WHERE id = ?", (hold_id,)).rowcount > 0
-
-
-def _revive(connection: sqlite3.Connection, hold_id: str) -> bool:
-    return connection.execute("DELETE FROM expired WHERE id = ?", (hold_id,)).rowcount > 0
-
-
-def _post(connection: sqlite3.Connection, posting: Posting) -> bool:
-    known = _release(connection, posting.id) or _revive(connection, posting.id)
-    if not (known or posting.unbacked):
-        return False
-    written = connection.execute(
-        "INSERT OR IGNORE INTO records VALUES (?, ?)", (posting.id, posting.record)
-    )
-    if not written.rowcount:
-        return False
-    _add(connection, {TOTALS: posting.totals, posting.day: posting.usage})
-    return True
+    sums: Counter[tuple[str, str]] = Counter()
+    for posting in due:
+        if posting.id in written:
+            sums.update({(TOTALS, name): value for name, value in posting.totals.items()})
+            sums.update({(posting.day, name): value for name, value in posting.usage.items()})
+    _add(connection, sums)
+    return [posting.id in written and asked[posting.id] is posting for posting in postings]
 
 
 def _ping(connection: sqlite3.Connection) -> None:
@@ -164,10 +192,23 @@ def _ping(connection: sqlite3.Connection) -> None:
     connection.execute(query, (time.time_ns(),))
 
 
-def _add(connection: sqlite3.Connection, sums: Mapping[str, Mapping[str, int]]) -> None:
-    rows = [(scope, name, value) for scope, own in sums.items() for name, value in own.items()]
-    statement = ADD.format(", ".join(["(?, ?, ?)"] * len(rows)))
-    connection.execute(statement, [part for row in rows for part in row])
+def _add(connection: sqlite3.Connection, sums: Mapping[tuple[str, str], int]) -> None:
+    _insert(connection, ADD, [(*names, value) for names, value in sums.items()])
+
+
+def _insert(
+    connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]
+) -> set[str]:
+    """What the statement returns for rows in the place of `{}`."""
+    if not rows:
+        return set()
+    places = ", ".join([f"({_marks(rows[0])})"] * len(rows))
+    parts = [part for row in rows for part in row]
+    return {id_ for (id_,) in connection.execute(statement.format(places), parts).fetchall()}
+
+
+def _marks(parts: Collection[object]) -> str:
+    return ", ".join("?" * len(parts))
 
 
 def _sums(connection: sqlite3.Connection, scope: str) -> dict[str, int]:
@@ -177,7 +218,7 @@ def _sums(connection: sqlite3.Connection, scope: str) -> dict[str, int]:
 
 def _clear(connection: sqlite3.Connection, totals: Mapping[str, int]) -> None:
     connection.execute("DELETE FROM sums WHERE scope = ?", (TOTALS,))
-    _add(connection, {TOTALS: totals})
+    _add(connection, {(TOTALS, name): value for name, value in totals.items()})
 
 
 def _records(connection: sqlite3.Connection, first_id: str, end_id: str) -> list[tuple[str, str]]:

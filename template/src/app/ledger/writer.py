@@ -7,29 +7,34 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 
+A = TypeVar("A")
 T = TypeVar("T")
+Work = Callable[[sqlite3.Connection, Sequence[A]], Sequence[T]]
+"""About each of several things; an outcome for each, in their order."""
 TOGETHER = 256
 """Jobs in one transaction at most: other processes want the lock, too."""
 
 
-class Job(Generic[T]):
+class Job(Generic[A, T]):
     """Work for the thread, and where its outcome is awaited."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
-        self._work = work
+    def __init__(self, work: Work[A, T], about: A) -> None:
+        self.work = work
+        self.about = about
         self._outcome: T | None = None
         self._failure: Exception | None = None
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def run(self, connection: sqlite3.Connection) -> None:
-        self._failure = None
-        self._outcome = self._work(connection)
+    def succeed(self, outcome: T) -> None:
+        self._outcome, self._failure = outcome, None
 
     def fail(self, failure: Exception) -> None:
         self._failure = failure
@@ -50,18 +55,20 @@ class Writer:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = None
-        self._asked: list[Job[object]] = []
-        self._jobs: queue.SimpleQueue[list[Job[object]] | None] = queue.SimpleQueue()
+        self._asked: list[Job[object, object]] = []
+        self._jobs: queue.SimpleQueue[list[Job[object, object]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Work[A, T], about: A) -> T:
         """Do the work in a transaction; it is done even if the caller is cancelled.
+
+        The same work that is asked for several times in succession is done at once.
 
         Raises:
             LedgerUnavailable: the file cannot be used; nothing of the work is in it.
         """
-        job = Job(work)
+        job = Job(work, about)
         if not self._asked:
             self._loop.call_soon(self._hand_over)
         self._asked.append(job)  # type: ignore[arg-type]
@@ -80,7 +87,7 @@ class Writer:
     def _work(self) -> None:
         open_ = True
         while open_:
-            batch: list[Job[object]] = []
+            batch: list[Job[object, object]] = []
             jobs = self._jobs.get()
             while jobs is not None:
                 batch += jobs
@@ -93,7 +100,7 @@ class Writer:
         if self._connection:
             self._connection.close()
 
-    def _commit(self, batch: list[Job[object]]) -> None:
+    def _commit(self, batch: list[Job[object, object]]) -> None:
         failure = self._try(batch)
         if failure and len(batch) > 1 and not isinstance(failure, sqlite3.OperationalError):
             # One of them cannot be done; the others can.
@@ -108,15 +115,18 @@ class Writer:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, batch)
 
-    def _try(self, batch: list[Job[object]]) -> Exception | None:
+    def _try(self, batch: list[Job[object, object]]) -> Exception | None:
         try:
             connection = self._connection = self._connection or self._connect()
             connection.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, ConfigurationError) as failure:
             return failure
         try:
-            for job in batch:
-                job.run(connection)
+            for work, jobs in groupby(batch, attrgetter("work")):
+                same = [*jobs]
+                outcomes = work(connection, [job.about for job in same])
+                for job, outcome in zip(same, outcomes, strict=True):
+                    job.succeed(outcome)
             connection.execute("COMMIT")
         except Exception as failure:
             with suppress(sqlite3.Error):
@@ -125,7 +135,7 @@ class Writer:
         return None
 
 
-def _settle(batch: list[Job[object]]) -> None:
+def _settle(batch: list[Job[object, object]]) -> None:
     for job in batch:
         job.settle()
 

@@ -1,6 +1,6 @@
 """Requests a minute for each client, by slowapi: 429 with Retry-After beyond, on every API route.
 
-The limit is a dependency of the API's routers. slowapi's default limits would not reach included
+The limit is a check before the API's routes. slowapi's default limits would not reach included
 routers on FastAPI 0.137 and newer (slowapi issue 281), and its decorator on each route could be
 forgotten. Probes are not API routes, so they are never limited.
 """
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from pydantic import Field, SecretStr
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
@@ -89,7 +89,7 @@ def feature(settings: Settings) -> Feature:
 
     return Feature(
         name=NAME,
-        dependencies=[Depends(limit)],
+        checks=[limit],
         middleware=[Middleware(AnswerHeaders, change=send_remembered)],
         lifespan=lifespan,
         standing=standing,

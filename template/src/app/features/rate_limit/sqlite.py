@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ CREATE INDEX clients_by_end ON clients (ends);
 CREATE TABLE hits (client TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX hits_by_client ON hits (client, at);
 """
-# Every statement gives the interpreter's lock away and waits for it: one finds all.
+# Every statement gives the interpreter's lock away and waits for it: one finds all of a client.
 FIXED = """
 SELECT
     coalesce(max(count), 0),
@@ -61,10 +62,12 @@ class SqlitePlace:
         return self._file.running()
 
     async def hit(self, client: str, limit: int | None = None) -> Count:
-        count = _fixed if self._rule.window == "fixed" else _sliding
-        # The two windows keep different books of a client.
         rule = self._rule.with_limit(limit)
-        return await self._file.run(partial(count, client=f"{rule.window}:{client}", rule=rule))
+        # The two windows keep different books of a client.
+        client = f"{rule.window}:{client}"
+        if rule.window == "fixed":
+            return await self._file.run_together(_fixed, (client, rule))
+        return await self._file.run(partial(_sliding, client=client, rule=rule))
 
     async def ping(self) -> None:
         await self._file.run(_ping)
@@ -75,18 +78,36 @@ def _ping(connection: sqlite3.Connection) -> None:
     _keep(connection, "", 0, time.time())
 
 
-def _fixed(connection: sqlite3.Connection, client: str, rule: Rule) -> Count:
+def _fixed(connection: sqlite3.Connection, asked: Sequence[tuple[str, Rule]]) -> list[Count]:
     now = time.time()
+    clients: dict[str, tuple[int, float]] = {}
+    changed: set[str] = set()
+    found: list[Count] = []
+    for client, rule in asked:
+        if client not in clients:
+            clients[client] = _window(connection, client, now, now + rule.seconds)
+        count, ends = clients[client]
+        allowed = count < rule.limit
+        if allowed:
+            count += 1
+            clients[client] = count, ends
+            changed.add(client)
+        found.append(Count(allowed, max(0, rule.limit - count), ends - now))
+    for client in changed:
+        _keep(connection, client, *clients[client])
+    return found
+
+
+def _window(
+    connection: sqlite3.Connection, client: str, now: float, latest: float
+) -> tuple[int, float]:
+    """A client's requests in its minute, and when that ends."""
     # One that ends later than any can is from before the clock was set back.
-    asked = {"client": client, "now": now, "latest": now + rule.seconds}
+    asked = {"client": client, "now": now, "latest": latest}
     count, ends, over = connection.execute(FIXED, asked).fetchone()
     if over:
         _forget(connection, now)
-    allowed = count < rule.limit
-    if allowed:
-        count += 1
-        _keep(connection, client, count, ends)
-    return Count(allowed, max(0, rule.limit - count), ends - now)
+    return count, ends
 
 
 def _sliding(connection: sqlite3.Connection, client: str, rule: Rule) -> Count:
