@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+import hiredis
 import redis.asyncio as client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -156,13 +157,23 @@ def connect(url: str) -> client.Redis:
     """
     # Once more after a connection that Redis has closed, but never after a time-out.
     retry = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
-    return client.Redis.from_url(
+    redis = client.Redis.from_url(
         url,
         socket_timeout=SECONDS,
         socket_connect_timeout=SECONDS,
         retry=retry,
         decode_responses=True,
     )
+    pool = redis.connection_pool
+    pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
+    return redis
+
+
+class _Packing:
+    """redis-py has hiredis read replies, and puts commands together itself, word by word."""
+
+    def pack_command(self, *words: Argument) -> list[bytes]:
+        return [hiredis.pack_command(words)]  # type: ignore[arg-type]
 
 
 def _settle(future: asyncio.Future[object], reply: object) -> None:

@@ -87,7 +87,7 @@ POST = (
     _TAKE
     + """
 local totals, day, records, mark = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local id, record, unbacked, day_seconds, in_totals = unpack(ARGV, 1, 5)
+local id, record, unbacked, day_seconds, of_totals, of_day = unpack(ARGV)
 local known = take(id)
 if redis.call('ZREM', expired, id) == 1 then
   known = true
@@ -98,9 +98,10 @@ end
 if not known then
   return 0
 end
-for i = 6, #ARGV, 2 do
-  local sums = i < 6 + 2 * tonumber(in_totals) and totals or day
-  redis.call('HINCRBY', sums, ARGV[i], ARGV[i + 1])
+for sums, added in pairs({[totals] = of_totals, [day] = of_day}) do
+  for name, number in pairs(cjson.decode(added)) do
+    redis.call('HINCRBY', sums, name, number)
+  end
 end
 redis.call('EXPIRE', day, day_seconds)
 redis.call('ZADD', records, 0, id .. record)

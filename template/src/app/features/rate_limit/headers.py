@@ -11,9 +11,10 @@ _STATE = "rate_limit_headers"
 
 def remember(request: Request, headers: Mapping[str, str]) -> None:
     """Send these with the answer to the request, whatever it will be."""
-    setattr(request.state, _STATE, headers)
+    request.scope["state"][_STATE] = headers
 
 
 def send_remembered(scope: Scope, headers: MutableHeaders) -> None:
     """Add what was remembered."""
-    headers.update(scope["state"].get(_STATE, {}))
+    remembered = scope["state"].get(_STATE, {})
+    headers.raw.extend((name.lower().encode(), text.encode()) for name, text in remembered.items())

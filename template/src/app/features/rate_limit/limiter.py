@@ -7,6 +7,7 @@ scopes, refusals and their log line are slowapi's.
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from inspect import signature
 from ipaddress import IPv6Address, ip_address, ip_network
 
 import slowapi
@@ -44,6 +45,10 @@ def client_of(request: Request) -> str:
     return str(ip_network((int(address) >> 64 << 64, 64)))
 
 
+# slowapi asks for it with each request; to find out takes longer than the rest of a limit.
+client_of.__signature__ = signature(client_of)  # type: ignore[attr-defined]
+
+
 class Limiter(slowapi.Limiter):
     """slowapi's, over counts that have been awaited."""
 
@@ -51,10 +56,12 @@ class Limiter(slowapi.Limiter):
         # Explicit, or slowapi would take its own idea of both from the environment.
         super().__init__(client_of, storage_uri="memory://", strategy="fixed-window")
         self._deciding: dict[int, Decide] = {}
+        self._strategy = _Counted()
+        self._unsent = Response()
 
     @property
     def limiter(self) -> RateLimiter:
-        return _Counted()
+        return self._strategy
 
     def decide(self, request: Request, count: Count, limit: int) -> None:
         """Let the request pass if the count of its client does.
@@ -64,7 +71,7 @@ class Limiter(slowapi.Limiter):
         """
         counted = _counted.set(count)
         try:
-            self._for(limit)(request=request, response=Response())
+            self._for(limit)(request=request, response=self._unsent)
         finally:
             _counted.reset(counted)
 
