@@ -113,7 +113,7 @@ class Pump:
                     _settle(command.future, reply)
 
     async def _send(self, batch: Sequence[Command]) -> list[object]:
-        async with asyncio.timeout(2 * SECONDS):
+        async with asyncio.timeout(SECONDS):
             replies = await self._execute(batch, known=True)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 replies = await self._execute(batch, known=False)
@@ -159,7 +159,8 @@ def connect(url: str) -> client.Redis:
     retry = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
     redis = client.Redis.from_url(
         url,
-        socket_timeout=SECONDS,
+        # One for all that is asked together, in `_send`, and not one for each reply.
+        socket_timeout=None,
         socket_connect_timeout=SECONDS,
         retry=retry,
         decode_responses=True,

@@ -56,12 +56,12 @@ class Limiter(slowapi.Limiter):
         # Explicit, or slowapi would take its own idea of both from the environment.
         super().__init__(client_of, storage_uri="memory://", strategy="fixed-window")
         self._deciding: dict[int, Decide] = {}
-        self._strategy = _Counted()
+        self._own_strategy = _Counted()
         self._unsent = Response()
 
     @property
     def limiter(self) -> RateLimiter:
-        return self._strategy
+        return self._own_strategy
 
     def decide(self, request: Request, count: Count, limit: int) -> None:
         """Let the request pass if the count of its client does.
