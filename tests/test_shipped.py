@@ -29,6 +29,7 @@ PROVIDED = {
     "re2": "google-re2",
     "rich": "typer",
     "starlette": "fastapi",
+    "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
 }
 """What brings a module, where it is not the distribution of its name."""
