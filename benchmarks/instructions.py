@@ -28,8 +28,6 @@ EVENTS = {
     "past the first caches": ("I1mr", "D1mr", "D1mw"),
     "past the second": ("ILmr", "DLmr", "DLmw"),
 }
-
-
 DRAFT = upstream.whole("small", upstream.GOOD, 1).partition(b"\r\n\r\n")[2]
 
 

@@ -42,7 +42,7 @@ async def service(
     under: Sequence[str] = (),
     **settings: str,
 ) -> AsyncIterator[tuple[int, int]]:
-    """The service's port and process id, under another program; its models take so many tokens."""
+    """The service's port and process id; its models take `context` tokens, `under` runs it."""
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -73,7 +73,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
 
     def noting(function: Callable[..., object], position: int) -> Callable[..., object]:
         def note(*given: object, **named: object) -> object:
-            if str(sys._getframe(1).f_globals["__name__"]).startswith("cascadeflow."):
+            asks = str(sys._getframe(1).f_globals["__name__"])
+            if asks.startswith(("cascadeflow.", "app.cascade.letters")):
                 found.by_python.append(str(given[position]))
             return function(*given, **named)
 

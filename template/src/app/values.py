@@ -12,5 +12,5 @@ ValueT = TypeVar("ValueT")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(cls: type[ValueT]) -> type[ValueT]:
-    """A class decorator; values are equal if their fields are."""
+    """A class decorator; values are equal if their fields are, and have a hash: none is changed."""
     return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -216,9 +216,8 @@ class Engine:
     async def _decide(self, exchange: Exchange, started: float) -> Answer:
         token = CURRENT.set(exchange)
         failure: CascadeError | None = None
-        limit = self._limit(exchange.deadline)
         try:
-            async with limit:
+            async with self._limited(exchange.deadline):
                 if exchange.query.undrafted:
                     await exchange.call("drafter")
                     exchange.reason = "asked for by its name"
@@ -231,7 +230,6 @@ class Engine:
             asked = self.models.drafter if exchange.query.undrafted else self.models.verifier
             failure = UpstreamFailed(asked.name, fault)
         finally:
-            self._limits.discard(limit)
             CURRENT.reset(token)
         await turn()
         call = self._answering(exchange, failure)
@@ -239,20 +237,15 @@ class Engine:
             exchange.keep_draft()
         return self._answer(exchange, call, started)
 
-    def _limit(self, seconds: float) -> asyncio.Timeout:
-        """Raises TimeoutError at the deadline, or when the service has no more time."""
-        limit = asyncio.timeout(0 if self._abandoned else seconds)
-        self._limits.add(limit)
-        return limit
-
     @asynccontextmanager
     async def _limited(self, seconds: float) -> AsyncIterator[None]:
-        limit = self._limit(seconds)
-        try:
-            async with limit:
+        """Raises TimeoutError at the deadline, or when the service has no more time."""
+        async with asyncio.timeout(0 if self._abandoned else seconds) as limit:
+            self._limits.add(limit)
+            try:
                 yield
-        finally:
-            self._limits.discard(limit)
+            finally:
+                self._limits.discard(limit)
 
     def _answering(self, exchange: Exchange, failure: CascadeError | None) -> FinishedCall:
         """Whose answer it is: the last model asked, or nobody's; cascadeflow's result has no say.

@@ -18,8 +18,8 @@ KEPT = 4
 """Estimates: both ask before another query has its turn."""
 SHORT = 3
 """Words of a response whose own keywords cascadeflow asks for."""
-FEW_LINES = 2
-"""Line ends; a list has more."""
+LIST_ENDS = 2
+"""Line ends, at least, of a list that counts as reasoning: it has three lines."""
 EDGES = ".,!?;:\"'()[]{}"
 """What it takes from both ends of a word."""
 KINDS = ("SYNTHETIC_PATTERNS", "ANALYTICAL_PATTERNS", "EXPLANATORY_PATTERNS", "FACTUAL_PATTERNS")
@@ -95,8 +95,7 @@ class Alignment(QueryResponseAlignmentScorer):
 
     def _detect_reasoning_chain(self, response: str) -> float:
         """There is no chain without a phrase of one, a sum, a block of code or a list of lines."""
-        lines = response.count("\n")
-        if lines < FEW_LINES and not self._marks.found_in(response.lower()):
+        if response.count("\n") < LIST_ENDS and not self._marks.found_in(response.lower()):
             return 0.0
         return super()._detect_reasoning_chain(response)
 

@@ -13,7 +13,17 @@ from app.cascade.config import Model
 from app.cascade.errors import FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.turns import turn
-from app.cascade.types import CallReport, Completion, Decision, Event, Json, Query, Role, Usage
+from app.cascade.types import (
+    CallReport,
+    Completion,
+    Decision,
+    Event,
+    EventType,
+    Json,
+    Query,
+    Role,
+    Usage,
+)
 from app.cascade.upstream import OnText, Upstream
 from app.values import value
 
@@ -215,15 +225,15 @@ class Exchange:
             fault = self.calls[0].fault
             score, reason = None, f"the drafter failed: {fault.kind}" if fault else "not judged"
         self.decision = Decision(accepted, self.confidence, score, reason)
-        if not self.emit:
-            return
-        told: Mapping[str, Json] = {
-            "accepted": accepted,
-            "confidence": round(self.confidence, 4),
-            "score": None if score is None else round(score, 4),
-            "reason": reason,
-        }
-        self.emit(Event("draft_decision", data=told))
+        self._emit(
+            "draft_decision",
+            {
+                "accepted": accepted,
+                "confidence": round(self.confidence, 4),
+                "score": None if score is None else round(score, 4),
+                "reason": reason,
+            },
+        )
 
     def keep_draft(self) -> None:
         """Tell the client that the draft is the answer, after all if the verifier has failed."""
@@ -233,7 +243,7 @@ class Exchange:
         draft = self.calls[0].completion
         self._emit_switch("verifier", "drafter", self.calls[-1].sent)
         if draft:
-            self._emit(Event("chunk", draft.text, self._speaker("drafter")))
+            self._emit("chunk", self._speaker("drafter"), draft.text)
 
     @property
     def cost(self) -> Decimal:
@@ -268,9 +278,7 @@ class Exchange:
         if not self.calls:
             drafts = role == "drafter" and not self.query.undrafted
             strategy = "cascade" if drafts else "direct"
-            if self.emit:
-                told: Mapping[str, Json] = {"strategy": strategy, "complexity": self.complexity}
-                self.emit(Event("routing", data=told))
+            self._emit("routing", {"strategy": strategy, "complexity": self.complexity})
             return
         self.decide(accepted=False)
         self._emit_switch("drafter", "verifier", self.calls[0].sent)
@@ -278,14 +286,12 @@ class Exchange:
     def _emit_switch(self, from_role: Role, to_role: Role, discard: int) -> None:
         names = {role: target.model.name for role, target in self.targets.items()}
         self._emit(
-            Event(
-                "switch",
-                data={
-                    "from_model": names[from_role],
-                    "to_model": names[to_role],
-                    "discard": discard,
-                },
-            )
+            "switch",
+            {
+                "from_model": names[from_role],
+                "to_model": names[to_role],
+                "discard": discard,
+            },
         )
 
     def _speaker(self, role: Role) -> Mapping[str, Json]:
@@ -295,9 +301,9 @@ class Exchange:
         phase = "direct" if alone else _PHASES[role]
         return {"model": model.name, "phase": phase, "provider": model.provider}
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, kind: EventType, data: Mapping[str, Json], content: str = "") -> None:
         if self.emit:
-            self.emit(event)
+            self.emit(Event(kind, content, data))
 
 
 _PHASES: Mapping[Role, str] = {"drafter": "draft", "verifier": "verifier"}

@@ -54,13 +54,16 @@ class Uncompiled:
     flags: int = 0
 
 
+Pattern = re.Pattern[str] | Uncompiled
+
+
 class PatternSets:
     """Answers which of many patterns occur in a text.
 
     By their numbers: Python reads a pattern from end to end whenever it looks one up.
     """
 
-    def __init__(self, patterns: Sequence[re.Pattern[str] | Uncompiled]) -> None:
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._sets: list[tuple[bool, Match, list[int]]] = []
         for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
             numbers = [
@@ -74,7 +77,7 @@ class PatternSets:
             self._sets.append((caseless, lru_cache(2)(match) if caseless else match, numbers))
 
     def found_in(self, text: str) -> frozenset[int]:
-        """The patterns that occur in the text."""
+        """The numbers of the patterns that occur in the text."""
         if text.isascii():
             view = caseless_view = text.translate(_ASCII)
         else:
@@ -110,7 +113,7 @@ def linearize(holder: object) -> Narrow:
     these texts for all of them, one after the other, finds the same and asks little.
     """
     attributes = vars(holder)
-    patterns = [pattern for value in attributes.values() for pattern in _patterns(value)]
+    patterns = [pattern for held in attributes.values() for pattern in _patterns(held)]
     suited = [*dict.fromkeys(pattern for pattern in patterns if _suits(pattern))]
     # The text and its lower-case form are asked for many times each, in turn.
     found_in = lru_cache(maxsize=4)(PatternSets(suited).found_in)
@@ -181,7 +184,7 @@ def _suits(pattern: re.Pattern[str]) -> bool:
     return pattern.pattern.isascii() and "$" not in pattern.pattern
 
 
-def _compile(patterns: Sequence[re.Pattern[str] | Uncompiled], flags: int) -> re2.Set:
+def _compile(patterns: Sequence[Pattern], flags: int) -> re2.Set:
     options = re2.Options()
     options.max_mem = MAX_MEMORY
     letters = "".join(
@@ -197,27 +200,27 @@ def _compile(patterns: Sequence[re.Pattern[str] | Uncompiled], flags: int) -> re
     return found
 
 
-def _patterns(value: object) -> list[re.Pattern[str]]:
-    match value:
+def _patterns(held: object) -> list[re.Pattern[str]]:
+    match held:
         case re.Pattern():
-            return [value]
+            return [held]
         case list() | tuple():
-            return [pattern for item in value for pattern in _patterns(item)]
+            return [pattern for item in held for pattern in _patterns(item)]
         case dict():
-            return [pattern for item in value.values() for pattern in _patterns(item)]
+            return [pattern for item in held.values() for pattern in _patterns(item)]
         case _:
             return []
 
 
-def _replace(value: object, answered: dict[re.Pattern[str], _Answered]) -> object:
-    match value:
+def _replace(held: object, answered: dict[re.Pattern[str], _Answered]) -> object:
+    match held:
         case re.Pattern():
-            return answered.get(value, value)
+            return answered.get(held, held)
         case list():
-            return [_replace(item, answered) for item in value]
+            return [_replace(item, answered) for item in held]
         case tuple():
-            return tuple(_replace(item, answered) for item in value)
+            return tuple(_replace(item, answered) for item in held)
         case dict():
-            return {key: _replace(item, answered) for key, item in value.items()}
+            return {key: _replace(item, answered) for key, item in held.items()}
         case _:
-            return value
+            return held

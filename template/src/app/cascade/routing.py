@@ -71,7 +71,7 @@ class _Agent(CascadeAgent):
 
     def _build_cascade_result(self, *_: object, **told: object) -> CascadeResult:
         CURRENT.get().reason = str(told["routing_reason"])
-        return _UNREAD
+        return _RESULT
 
 
 class _Detector(ComplexityDetector):
@@ -205,8 +205,9 @@ class _NoTelemetry(MetricsCollector):
         pass
 
 
-_UNREAD = CascadeResult("", "", 0.0, 0.0, "", False, False, "", "")
-_UNREAD_EITHER = SpeculativeResult("", "", "", "", False, 0.0, 0.0, 0.0, 0.0, 1.0, "", {})
+# Nobody reads or changes them: one of each does for all queries.
+_RESULT = CascadeResult("", "", 0.0, 0.0, "", False, False, "", "")
+_SPECULATIVE_RESULT = SpeculativeResult("", "", "", "", False, 0.0, 0.0, 0.0, 0.0, 1.0, "", {})
 
 
 def _no_costs(*_: object, **__: object) -> dict[str, float]:
@@ -216,7 +217,7 @@ def _no_costs(*_: object, **__: object) -> dict[str, float]:
 
 def _no_result(*_: object, **__: object) -> SpeculativeResult:
     """What was said is in the exchange too."""
-    return _UNREAD_EITHER
+    return _SPECULATIVE_RESULT
 
 
 def _agent(models: ActiveCascade) -> CascadeAgent:

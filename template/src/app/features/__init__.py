@@ -17,6 +17,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app.cascade.engine import Observer
+from app.http.guard import Check
 from app.ledger import OnFailure
 from app.settings import Settings
 from app.values import value
@@ -42,7 +43,7 @@ class Feature:
     """API routes: they need a key, and pass every feature's `checks` and `dependencies`."""
     open_routers: Sequence[APIRouter] = ()
     """Routes that are not part of the API, such as metrics."""
-    checks: Sequence[Callable[[Request], Awaitable[None]]] = ()
+    checks: Sequence[Check] = ()
     """Asked before every API route, of whichever feature, once it is known whose key it is."""
     dependencies: Sequence[Depends] = ()
     """After them; FastAPI takes longer for each than for a check."""

@@ -54,11 +54,8 @@ class _StrictRequest(Request):
     async def json(self) -> Json:
         # RFC 8259, section 8.1: JSON is UTF-8, though `json` would read other encodings too.
         text = str(await self.body(), "utf-8")
-        found = _READ(text)
-        # Those in a text count as well: only then each has to be looked for.
-        if text.count("{") > OBJECTS and _objects(found) > OBJECTS:
-            raise Refused(_longest(found), f"has more than {OBJECTS} objects")
-        return found
+        # Braces within texts are among them: beyond so many, the objects are counted.
+        return _READ(text) if text.count("{") <= OBJECTS else _read_counting(text)
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -73,14 +70,18 @@ def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 _READ: Callable[[str], Json] = json.JSONDecoder(object_pairs_hook=_once).decode
 
 
-def _objects(found: Json) -> int:
-    match found:
-        case dict():
-            return 1 + sum(map(_objects, found.values()))
-        case list():
-            return sum(map(_objects, found))
-        case _:
-            return 0
+def _read_counting(text: str) -> Json:
+    objects = 0
+
+    def counted(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        nonlocal objects
+        objects += 1
+        return _once(pairs)
+
+    found: Json = json.loads(text, object_pairs_hook=counted)
+    if objects > OBJECTS:
+        raise Refused(_longest(found), f"has more than {OBJECTS} objects")
+    return found
 
 
 def _longest(found: Json) -> str:

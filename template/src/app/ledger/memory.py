@@ -5,7 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
+from app.ledger.store import EVERYBODY, Hold, Posting, Refusal, refusal
 
 RECORDS = 500
 """The newest that are kept."""
@@ -37,14 +37,8 @@ class MemoryStore:
         self._expire()
         if hold.id in self._holds:
             return None
-        spent = self._days[hold.day]
-        left = hold.budget - spent[f"{EVERYBODY}/cost"] - self._held[EVERYBODY]
-        if hold.units > left:
-            return Refusal("service", left)
-        if hold.account_budget is not None:
-            left = hold.account_budget - spent[f"{hold.account}/cost"] - self._held[hold.account]
-            if hold.units > left:
-                return Refusal("account", left)
+        if refused := refusal(hold, self._held, self._days[hold.day]):
+            return refused
         self._holds[hold.id] = hold.account, hold.units, time.monotonic() + hold.seconds
         _add({EVERYBODY: hold.units, hold.account: hold.units}, self._held)
         return None

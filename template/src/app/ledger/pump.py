@@ -174,6 +174,7 @@ class _Packing:
     """redis-py has hiredis read replies, and puts commands together itself, word by word."""
 
     def pack_command(self, *words: Argument) -> list[bytes]:
+        # Its stub takes a tuple of one word.
         return [hiredis.pack_command(words)]  # type: ignore[arg-type]
 
 

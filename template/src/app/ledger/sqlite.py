@@ -13,7 +13,7 @@ from pathlib import Path
 from app.cascade.errors import ConfigurationError
 from app.ledger import sqlite_keys
 from app.ledger.file import Format, SharedFile
-from app.ledger.store import EVERYBODY, Hold, Posting, Refusal
+from app.ledger.store import EVERYBODY, Hold, Posting, Refusal, refusal
 
 DAY = 86_400
 PAGE = 500
@@ -47,6 +47,7 @@ SELECT 'spent', name, value, NULL FROM sums WHERE scope = ? AND name IN ({names}
 UNION ALL
 SELECT 'known', id, units, expires FROM holds WHERE id IN ({ids})
 """
+TAKE = "DELETE FROM {table} WHERE id IN ({ids}) RETURNING id"
 ADD = (
     "INSERT INTO sums VALUES {}"
     " ON CONFLICT (scope, name) DO UPDATE SET value = value + excluded.value"
@@ -80,7 +81,7 @@ class SqliteStore:
         return await self._file.run_together(_hold, hold)
 
     async def release(self, hold_id: str) -> None:
-        await self._run(partial(_release, ids=[hold_id]))
+        await self._run(partial(_release, hold_id=hold_id))
 
     async def post(self, posting: Posting) -> bool:
         return await self._file.run_together(_post, posting)
@@ -128,50 +129,37 @@ def _hold_on(
             _expire(connection, now)
             return _hold_on(connection, day, holds)
         kinds[kind][name] = units
-    held, spent, known = Counter(kinds["held"]), Counter(kinds["spent"]), {*kinds["known"]}
-    held[EVERYBODY] = sum(held.values())
+    held, spent, known = Counter(kinds["held"]), kinds["spent"], {*kinds["known"]}
+    held[EVERYBODY] = held.total()
     new: list[tuple[str, str, int, float]] = []
     found: list[Refusal | None] = []
     for hold in holds:
-        refusal = None if hold.id in known else _refusal(hold, held, spent)
-        found.append(refusal)
-        if refusal or hold.id in known:
-            continue
-        known.add(hold.id)
-        held[EVERYBODY] += hold.units
-        held[hold.account] += hold.units
-        new.append((hold.id, hold.account, hold.units, now + hold.seconds))
+        refused = None if hold.id in known else refusal(hold, held, spent)
+        if not refused and hold.id not in known:
+            known.add(hold.id)
+            held[EVERYBODY] += hold.units
+            held[hold.account] += hold.units
+            new.append((hold.id, hold.account, hold.units, now + hold.seconds))
+        found.append(refused)
     _insert(connection, "INSERT INTO holds VALUES {}", new)
     return found
 
 
-def _refusal(hold: Hold, held: Counter[str], spent: Counter[str]) -> Refusal | None:
-    left = hold.budget - spent[f"{EVERYBODY}/cost"] - held[EVERYBODY]
-    if hold.units > left:
-        return Refusal("service", left)
-    if hold.account_budget is None:
-        return None
-    left = hold.account_budget - spent[f"{hold.account}/cost"] - held[hold.account]
-    return Refusal("account", left) if hold.units > left else None
+def _release(connection: sqlite3.Connection, hold_id: str) -> None:
+    _take(connection, "holds", [hold_id])
 
 
-def _release(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Those that were held."""
-    query = f"DELETE FROM holds WHERE id IN ({_marks(ids)}) RETURNING id"  # noqa: S608
-    return {id_ for (id_,) in connection.execute(query, ids).fetchall()}
-
-
-def _revive(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Those that were held too long ago."""
-    query = f"DELETE FROM expired WHERE id IN ({_marks(ids)}) RETURNING id"  # noqa: S608
-    return {id_ for (id_,) in connection.execute(query, ids).fetchall()} if ids else set()
+def _take(connection: sqlite3.Connection, table: str, ids: Sequence[str]) -> set[str]:
+    """Delete those; the ones that were there."""
+    return _ids(connection.execute(TAKE.format(table=table, ids=_marks(ids)), ids))
 
 
 def _post(connection: sqlite3.Connection, postings: Sequence[Posting]) -> list[bool]:
     # Asked twice together, the second finds no hold.
     asked = {posting.id: posting for posting in reversed(postings)}
-    known = _release(connection, [*asked])
-    known |= _revive(connection, [id_ for id_ in asked if id_ not in known])
+    known = _take(connection, "holds", [*asked])
+    if late := asked.keys() - known:
+        known |= _take(connection, "expired", [*late])
     due = [each for each in asked.values() if each.id in known or each.unbacked]
     written = _insert(
         connection,
@@ -204,7 +192,11 @@ def _insert(
         return set()
     places = ", ".join([f"({_marks(rows[0])})"] * len(rows))
     parts = [part for row in rows for part in row]
-    return {id_ for (id_,) in connection.execute(statement.format(places), parts).fetchall()}
+    return _ids(connection.execute(statement.format(places), parts))
+
+
+def _ids(rows: sqlite3.Cursor) -> set[str]:
+    return {id_ for (id_,) in rows.fetchall()}
 
 
 def _marks(parts: Collection[object]) -> str:

@@ -40,6 +40,17 @@ class Refusal:
     remaining: int
 
 
+def refusal(hold: Hold, held: Mapping[str, int], spent: Mapping[str, int]) -> Refusal | None:
+    """Why a hold is not granted, if it is not: by account, what is held and what the day cost."""
+    left = hold.budget - spent.get(f"{EVERYBODY}/cost", 0) - held.get(EVERYBODY, 0)
+    if hold.units > left:
+        return Refusal("service", left)
+    if hold.account_budget is None:
+        return None
+    left = hold.account_budget - spent.get(f"{hold.account}/cost", 0) - held.get(hold.account, 0)
+    return Refusal("account", left) if hold.units > left else None
+
+
 @value
 class Posting:
     """What one query adds to the books: to the totals, to its day, and as a record (JSON)."""

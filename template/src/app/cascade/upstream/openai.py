@@ -43,7 +43,10 @@ class _Usage(BaseModel):
 
 
 class _Token(TypedDict):
-    """One of hundreds in an answer: a model of pydantic's would take a third longer to read."""
+    """One of hundreds in an answer: a model of pydantic's would take a third longer to read.
+
+    Before Python 3.12 pydantic takes `TypedDict` from `typing_extensions` alone.
+    """
 
     token: str
     logprob: float

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Json
 
-JSON = {"Content-Type": "application/json"}
+CONTENT_TYPE = {"Content-Type": "application/json"}
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
 BODY_BYTES = 2**24
@@ -45,7 +45,7 @@ async def request(
     """
     data = None
     if body is not None:
-        headers, data = {**headers, **JSON}, to_json(body)
+        headers, data = {**headers, **CONTENT_TYPE}, to_json(body)
     try:
         # A redirect could carry the key to another host.
         async with session.request(
