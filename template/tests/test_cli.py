@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +48,22 @@ def run(monkeypatch: pytest.MonkeyPatch, cascade_file: Path) -> Run:
 
     monkeypatch.setattr(logging, "raiseExceptions", False)
     return invoke
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def test_who_draws_nothing_does_not_wait_for_what_draws(cascade_file: Path) -> None:
+    code = (
+        "import atexit, sys; from app.__main__ import main; sys.argv = ['app', 'check'];"
+        "atexit.register(lambda: print(*{'rich.console', 'pygments'} & {*sys.modules}, 'drawn'));"
+        "main()"
+    )
+    env = os.environ | {"CASCADE_FILE": str(cascade_file), "SIMULATOR": "off"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines()[-1] == "drawn"
 
 
 # --- check ----------------------------------------------------------------------------------------

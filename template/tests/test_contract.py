@@ -34,11 +34,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cascade import letters, questions
-from app.cascade.config import Complexity, Provider
+from app.cascade.config import Complexity, Provider, activate, load
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.linear import linearize
 from app.cascade.provider import CERTAIN, IMPOSSIBLE, VANISHING, _Estimator
-from app.cascade.routing import STRICTNESS, _TaskDetector, _Validator
+from app.cascade.routing import STRICTNESS, Router, _Detector, _TaskDetector, _Validator
+from tests.conftest import CASCADE
 
 Options = dict[str, Any]
 Patch = pytest.MonkeyPatch
@@ -218,6 +219,15 @@ def test_one_detector_tells_the_complexity_and_once(options: Options, monkeypatc
     monkeypatch.setattr(ComplexityDetector, "detect", lambda *_, **__: told.order.append("other"))
     run(agent, **options)
     assert told.order == ["judge"]
+
+
+@relied_on_by("routing.py")
+def test_an_agent_makes_those_parts_that_go_by_their_names_in_its_module() -> None:
+    agent = Router(activate(load(CASCADE), simulated=True))._agent
+    detectors = agent.complexity_detector, agent.router.detector
+    assert [type(each) for each in detectors] == [_Detector] * 2
+    judges = agent.cascade, agent.cascade.quality_validator
+    assert [each.complexity_detector for each in judges] == [None] * 2
 
 
 @relied_on_by("linear.py")

@@ -12,19 +12,15 @@ from typing import Annotated
 import typer
 import uvicorn
 from fastapi import FastAPI
-from rich.console import Console
-from rich.text import Text
 
 from app import cli_keys, cli_replay, runtime
 from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
-from app.cascade.types import Answer, Event, Json, Query, Role
+from app.cascade.types import Json, Query, Role
 from app.http import drain, guard, logs
 from app.http.keyring import Keyring
-from app.http.problems import from_cascade
 from app.http.protocol import BoundedProtocol
-from app.http.schemas import QueryResponse
-from app.ledger import Account, Health, Ledger, export, opening
+from app.ledger import Health, Ledger, export, opening
 from app.main import alone, create_app
 from app.settings import Settings, load_settings
 from app.terminal import AsJson, explained, fail, tell
@@ -37,8 +33,6 @@ usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")
 cli.add_typer(usage_cli, name="usage")
 
 DAY = ["%Y-%m-%d"]
-ME = Account("command-line")
-"""Who pays for what is asked here."""
 Host = Annotated[str, typer.Option(envvar="HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on.")]
 
@@ -102,8 +96,11 @@ def ask(
     asked = Query.ask(
         query.strip(), max_tokens=max_tokens, temperature=temperature, force_direct=direct
     )
+    # Whoever serves draws nothing, and starts sooner without rich.
+    from app import cli_ask
+
     with explained():
-        asyncio.run(_ask(load_settings(Settings), asked, as_json))
+        asyncio.run(cli_ask.ask(load_settings(Settings), asked, as_json))
 
 
 @cli.command()
@@ -162,63 +159,6 @@ async def _export(
     async with ledger.running():
         async for line in export.lines(ledger, first, last, format, by):
             typer.echo(line)
-
-
-async def _ask(settings: Settings, query: Query, as_json: bool) -> None:
-    logs.configure("ERROR")
-    models = runtime.configure(settings)
-    ledger = opening.choose(settings)
-    console = Console(highlight=False, soft_wrap=True)
-    if models.simulated and not as_json:
-        console.print("The simulator answers; keys bring real models.", style="dim")
-    async with (
-        ledger.running(),
-        runtime.running(settings, models, ledger) as engine,
-        engine.open(query, ME) as events,
-    ):
-        async for event in events:
-            if as_json:
-                _show_result(event)
-            else:
-                _show(console, event)
-
-
-def _show_result(event: Event) -> None:
-    """The answer of `POST /api/query`; what is withdrawn is not shown."""
-    if event.answer:
-        tell(QueryResponse.of(event.answer).model_dump())
-    elif event.error:
-        fail(from_cascade(event.error).detail)
-
-
-def _show(console: Console, event: Event) -> None:
-    match event.type:
-        case "chunk":
-            style = "cyan" if event.data["phase"] == "draft" else ""
-            console.print(Text(event.content, style), end="")
-        case "switch":
-            console.print()
-            models = event.data["from_model"], event.data["to_model"]
-            console.print(Text("✗ draft of {} withdrawn; {} answers:".format(*models), "red"))
-        case "complete" if event.answer:
-            console.print()
-            console.print(Text(_summary(event.answer), "dim"))
-        case "error" if event.error:
-            console.print()
-            fail(from_cascade(event.error).detail)
-        case _:
-            pass
-
-
-def _summary(answer: Answer) -> str:
-    verdict = {"accepted": "draft accepted", "rejected": "draft rejected"}.get(
-        answer.outcome, "asked directly"
-    )
-    balance = f"{'saved' if answer.saved >= 0 else 'lost'} ${abs(answer.saved):.6f}"
-    return (
-        f"{answer.model_used} · {verdict} · cost ${answer.cost:.6f} · {balance}"
-        f" · {answer.latency_ms:.0f} ms"
-    )
 
 
 async def _reach(app: FastAPI) -> Health:

@@ -5,8 +5,9 @@ To find letters in a text takes Python a hundredth of what it takes to try a pat
 
 import re
 from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
+
+from app.cascade.borrowed import borrowed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,13 +23,8 @@ NEEDED: Mapping[str, str] = {
 
 
 def first(method: Callable[P, R]) -> Callable[P, R]:
-    """The same method, which finds in `re` a search that looks for letters first."""
-    function = cast(FunctionType, method)
-    world = {**function.__globals__, "re": _Re()}
-    same = FunctionType(
-        function.__code__, world, function.__name__, function.__defaults__, function.__closure__
-    )
-    return cast(Callable[P, R], same)
+    """The same method, whose searches look for letters first."""
+    return borrowed(method, re=_Re())
 
 
 class _Re:

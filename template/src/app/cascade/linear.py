@@ -53,8 +53,23 @@ class Uncompiled:
     pattern: str
     flags: int = 0
 
+    def compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern, self.flags)
+
+    def findall(self, text: str) -> list[str | tuple[str, ...]]:
+        return self.compiled().findall(text)
+
 
 Pattern = re.Pattern[str] | Uncompiled
+
+
+class Late:
+    """`re` for whoever compiles patterns to hand them to `linearize`."""
+
+    compile = Uncompiled
+    escape = staticmethod(re.escape)
+    IGNORECASE = re.IGNORECASE
+    MULTILINE = re.MULTILINE
 
 
 class PatternSets:
@@ -96,7 +111,7 @@ class PatternSets:
 class _Answered:
     """A pattern whose `search` is answered by its set; all else is the pattern's own."""
 
-    def __init__(self, number: int, pattern: re.Pattern[str], found_in: FoundIn) -> None:
+    def __init__(self, number: int, pattern: Pattern, found_in: FoundIn) -> None:
         self.number = number
         self._found_in = found_in
         self.findall = pattern.findall
@@ -107,7 +122,7 @@ class _Answered:
 
 
 def linearize(holder: object) -> Narrow:
-    """Let sets answer for every compiled pattern among the attributes of an object.
+    """Let sets answer for every pattern among the attributes of an object.
 
     Returns what leaves of its lists only the patterns that occur in some texts: whoever searches
     these texts for all of them, one after the other, finds the same and asks little.
@@ -179,7 +194,7 @@ def _asked(item: object) -> int | None:
             return None
 
 
-def _suits(pattern: re.Pattern[str]) -> bool:
+def _suits(pattern: Pattern) -> bool:
     """`$` means something else to RE2, and a letter outside ASCII would be taken for another."""
     return pattern.pattern.isascii() and "$" not in pattern.pattern
 
@@ -200,9 +215,9 @@ def _compile(patterns: Sequence[Pattern], flags: int) -> re2.Set:
     return found
 
 
-def _patterns(held: object) -> list[re.Pattern[str]]:
+def _patterns(held: object) -> list[Pattern]:
     match held:
-        case re.Pattern():
+        case re.Pattern() | Uncompiled():
             return [held]
         case list() | tuple():
             return [pattern for item in held for pattern in _patterns(item)]
@@ -212,10 +227,12 @@ def _patterns(held: object) -> list[re.Pattern[str]]:
             return []
 
 
-def _replace(held: object, answered: dict[re.Pattern[str], _Answered]) -> object:
+def _replace(held: object, answered: dict[Pattern, _Answered]) -> object:
     match held:
-        case re.Pattern():
-            return answered.get(held, held)
+        case re.Pattern() | Uncompiled() if held in answered:
+            return answered[held]
+        case Uncompiled():
+            return held.compiled()
         case list():
             return [_replace(item, answered) for item in held]
         case tuple():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from cascadeflow.agent import CascadeAgent
-from cascadeflow.core.cascade import SpeculativeResult
+from cascadeflow.core.cascade import SpeculativeResult, WholeResponseCascade
 from cascadeflow.quality.complexity import ComplexityDetector, QueryComplexity
 from cascadeflow.quality.quality import (
     AdaptiveThreshold,
@@ -23,10 +23,11 @@ from cascadeflow.schema.result import CascadeResult
 from cascadeflow.telemetry.collector import MetricsCollector
 
 from app.cascade import letters, questions, view
+from app.cascade.borrowed import borrowed
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
-from app.cascade.linear import PatternSets, Uncompiled, linearize
+from app.cascade.linear import Late, PatternSets, Uncompiled, linearize
 from app.cascade.provider import CascadeProvider
 from app.cascade.types import Query
 
@@ -66,17 +67,11 @@ class Router:
         )
 
 
-class _Agent(CascadeAgent):
-    """Notes why it routed a query as it did; of the rest the exchange knows more."""
-
-    def _build_cascade_result(self, *_: object, **told: object) -> CascadeResult:
-        CURRENT.get().reason = str(told["routing_reason"])
-        return _RESULT
-
-
 class _Detector(ComplexityDetector):
+    _compile = borrowed(ComplexityDetector.__init__, re=Late)
+
     def __init__(self) -> None:
-        super().__init__()
+        self._compile()
         self._narrow = linearize(self)
         # With a space or a hyphen it is looked for as a pattern.
         self._words = {term for term in self.all_technical_terms if not {*term} & {*" -"}}
@@ -113,6 +108,33 @@ class _Detector(ComplexityDetector):
         return list({*super()._detect_math_notation(symbols), *latex})
 
 
+def _nobody(**_: object) -> None:
+    """Who takes its place comes later."""
+
+
+class _Cascade(WholeResponseCascade):
+    """Makes no detector and no validator: it is told what was detected, and given ours."""
+
+    __init__ = borrowed(
+        WholeResponseCascade.__init__, COMPLEXITY_AVAILABLE=False, QualityValidator=_nobody
+    )
+
+
+class _Agent(CascadeAgent):
+    """Notes why it routed a query as it did; of the rest the exchange knows more."""
+
+    _assemble = borrowed(
+        CascadeAgent.__init__, ComplexityDetector=_Detector, WholeResponseCascade=_Cascade
+    )
+
+    def __init__(self, models: list[ModelConfig], quality: QualityConfig) -> None:
+        self._assemble(models, quality)
+
+    def _build_cascade_result(self, *_: object, **told: object) -> CascadeResult:
+        CURRENT.get().reason = str(told["routing_reason"])
+        return _RESULT
+
+
 class _TaskDetector(TaskDetector):
     @cached_property
     def _nothing(self) -> TaskDetectionResult:
@@ -141,8 +163,10 @@ _HALLUCINATIONS = PatternSets(
 
 
 class _Validator(QualityValidator):
+    _configure = borrowed(QualityValidator.__init__, COMPLEXITY_AVAILABLE=False)
+
     def __init__(self, config: QualityConfig, difficulty: Difficulty, alignment: Alignment) -> None:
-        super().__init__(config)
+        self._configure(config)
         self.analyzer = _Analyzer()
         self.difficulty_estimator = difficulty
         self.alignment_scorer = alignment
@@ -231,12 +255,11 @@ def _agent(models: ActiveCascade) -> CascadeAgent:
             ModelConfig("drafter", provider="custom", cost=1.0),
             ModelConfig("verifier", provider="custom", cost=2.0),
         ],
-        quality_config=quality,
+        quality,
     )
     difficulty, alignment = Difficulty(), Alignment()
     provider = CascadeProvider(models, difficulty, alignment)
     agent.model_providers = {"drafter": provider, "verifier": provider}
-    agent.complexity_detector = _Detector()
     agent.router.task_detector = _TaskDetector()
     agent.telemetry = _NoTelemetry()
     # It averages these lists, which grow with every query that has tools.

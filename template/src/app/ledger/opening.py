@@ -10,7 +10,6 @@ from app.cascade.errors import ConfigurationError
 from app.ledger import days
 from app.ledger.books import Ledger
 from app.ledger.memory import MemoryStore
-from app.ledger.sqlite import SqliteStore
 from app.ledger.store import Store
 from app.ledger.types import Budgets
 from app.settings import Settings
@@ -100,6 +99,8 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def _sqlite(path: Path) -> Store:
+    from app.ledger.sqlite import SqliteStore
+
     return SqliteStore(path)
 
 
