@@ -1,7 +1,7 @@
 """A buffered stream: nothing is sent that may be withdrawn."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,14 +24,22 @@ def chunk(text: str) -> Event:
 def sent(*events: Event, verifier_stands: bool = True) -> list[str]:
     """What is sent of these events, chunks as their text."""
 
-    async def live() -> AsyncIterator[Event]:
+    return [event.content or event.type for event in passed_on(events, verifier_stands)]
+
+
+def passed_on(events: Sequence[Event], verifier_stands: bool) -> list[Event]:
+    found: list[Event] = []
+
+    async def emit(event: Event) -> None:
+        found.append(event)
+
+    async def tell() -> None:
+        told = buffered(emit, verifier_stands=verifier_stands)
         for event in events:
-            yield event
+            await told(event)
 
-    async def collect() -> list[Event]:
-        return [event async for event in buffered(live(), verifier_stands=verifier_stands)]
-
-    return [event.content or event.type for event in asyncio.run(collect())]
+    asyncio.run(tell())
+    return found
 
 
 def test_an_accepted_draft_comes_after_its_verdict() -> None:
@@ -49,15 +57,8 @@ def test_a_rejected_draft_never_comes() -> None:
 
 
 def test_there_is_nothing_to_discard() -> None:
-    async def switches() -> list[Event]:
-        async def live() -> AsyncIterator[Event]:
-            for event in (CASCADE, chunk("no"), REJECTED, SWITCH):
-                yield event
-
-        found = [event async for event in buffered(live(), verifier_stands=True)]
-        return [event for event in found if event.type == "switch"]
-
-    (switch,) = asyncio.run(switches())
+    found = passed_on((CASCADE, chunk("no"), REJECTED, SWITCH), True)
+    (switch,) = (event for event in found if event.type == "switch")
     assert switch.data["discard"] == 0
 
 

@@ -27,7 +27,7 @@ from app.cascade.errors import (
 from app.cascade.exchange import CURRENT
 from app.cascade.routing import Router
 from app.cascade.types import Answer, Event, Json, Message, Query, Usage
-from app.ledger import Entry, Ledger, Totals
+from app.ledger import ANYONE, Entry, Ledger, Totals
 from app.settings import Settings
 from tests.conftest import (
     ACCEPTED,
@@ -281,6 +281,33 @@ def test_leaving_a_stream_stops_the_upstream_and_settles(
             await own.ledger.reserve(ENOUGH - entry.cost)
 
     asyncio.run(go())
+
+
+def test_nothing_is_read_while_the_client_has_not_taken_what_came_before(
+    make_settings: Callable[..., Settings],
+) -> None:
+    at_once, most = 0, 0
+
+    async def emit(event: Event) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= 1
+        told.append(event)
+
+    told: list[Event] = []
+
+    async def go() -> None:
+        async with running(make_settings()) as own:
+            await own.engine.tell(Query.ask(ACCEPTED), ANYONE, emit)
+
+    asyncio.run(go())
+    assert most == 1
+    assert [told[0].type, told[-1].type] == ["routing", "complete"]
+    answer = told[-1].answer
+    assert answer
+    assert "".join(event.content for event in told if event.type == "chunk") == answer.content
 
 
 def test_a_stream_left_before_its_first_event_holds_no_money(

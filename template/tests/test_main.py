@@ -85,7 +85,7 @@ class Fake:
             raise UpstreamFault("unavailable", 500)
         said = "I don't know, maybe." if "poor" in text else "AI is software that learns."
         if on_text:
-            on_text(said)
+            await on_text(said)
         return Completion(said, "stop", Usage(10, 10))
 
     async def reach(self) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http.headers import AnswerHeaders
 from app.http.protocol import MOST_BYTES
 from app.http.requests import LastResort, RequestLog
 from tests.conftest import Serve, eventually
@@ -89,7 +90,7 @@ def test_what_breaks_a_response_off_is_not_told_to_the_server(logged: list[str])
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     with pytest.raises(ConnectionAbortedError) as broken:
-        asyncio.run(RequestLog(LastResort(service))(scope, receive, send))
+        asyncio.run(RequestLog(AnswerHeaders(LastResort(service), []))(scope, receive, send))
     told = "".join(traceback.format_exception(broken.value))
     assert any("unexpected RuntimeError in " in line for line in logged)
     assert not any("secret" in line for line in [told, *logged])

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 
 from app import runtime
-from app.cascade.errors import CascadeError, FaultKind, UpstreamFault
+from app.cascade.errors import CascadeError, DeadlineExceeded, FaultKind, UpstreamFault
 from app.cascade.resilience import Breaker, Retries
-from app.cascade.types import Query
+from app.cascade.types import Event, Query
+from app.ledger import ANYONE
 from app.settings import Settings
 from tests.conftest import (
     Answering,
@@ -315,4 +316,35 @@ def test_a_client_in_a_hurry_closes_no_model_to_others(
 ) -> None:
     upstream = stub(hang)
     ask(upstream, query=replace(query, deadline=0.1), times=3, breaker_failures=1)
+    assert len(upstream.received) == (3 if query.force_direct else 6)
+
+
+@pytest.mark.parametrize("query", [Query.ask("hi"), DIRECTLY], ids=["both", "direct"])
+def test_a_client_that_does_not_read_closes_no_model_to_others(
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    stub: Callable[[Answering], Stub],
+    query: Query,
+) -> None:
+    upstream = stub(speak("Four."))
+    path = tmp_path / "cascade.toml"
+    path.write_text(cascade_toml(upstream.url, upstream.url), encoding="utf-8")
+    chosen = make_settings(cascade_file=path, breaker_failures=1, request_deadline_seconds=0.2)
+    errors: list[Exception | None] = []
+
+    async def emit(event: Event) -> None:
+        if event.type == "chunk":
+            await asyncio.Event().wait()
+        if event.type == "error":
+            errors.append(event.error)
+
+    async def go() -> Decimal:
+        models, ledger = runtime.configure(chosen), ledger_in_memory(Decimal(10))
+        async with runtime.running(chosen, models, ledger) as engine:
+            for _ in range(3):
+                await engine.tell(query, ANYONE, emit)
+            return (await ledger.totals()).spent_today
+
+    assert asyncio.run(go()) > 0
+    assert [type(error) for error in errors] == [DeadlineExceeded] * 3
     assert len(upstream.received) == (3 if query.force_direct else 6)

@@ -67,10 +67,15 @@ def ask(
     query: Query | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> tuple[Completion, Received]:
+    async def hear(text: str) -> None:
+        if on_text:
+            on_text(text)
+
     async def go() -> tuple[Completion, Received]:
         async with stubbed(answering) as stub, wire.open_session() as session:
             upstream = connect(session, MODEL, stub.url, SecretStr("sk-ant"))
-            answer = await upstream.answer(query or Query.ask("Capital of France?"), on_text)
+            asked = query or Query.ask("Capital of France?")
+            answer = await upstream.answer(asked, hear if on_text else None)
             return answer, stub.received[0]
 
     return asyncio.run(go())

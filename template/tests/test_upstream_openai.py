@@ -64,11 +64,16 @@ def ask(
     key: str | None = "sk-test",
     **changes: object,
 ) -> tuple[Completion, Received]:
+    async def hear(text: str) -> None:
+        if on_text:
+            on_text(text)
+
     async def go() -> tuple[Completion, Received]:
         async with stubbed(answering) as stub, wire.open_session() as session:
             secret = SecretStr(key) if key else None
             upstream = connect(session, model(**changes), f"{stub.url}/", secret)
-            answer = await upstream.answer(query or Query.ask("Capital of France?"), on_text)
+            asked = query or Query.ask("Capital of France?")
+            answer = await upstream.answer(asked, hear if on_text else None)
             return answer, stub.received[0]
 
     return asyncio.run(go())

@@ -15,7 +15,7 @@ from app.http import browsers, guard, hosts, keys, logs, problems
 from app.http.drain import Drain, close_connections
 from app.http.headers import AnswerHeaders
 from app.http.keyring import Keyring
-from app.http.requests import BodyLimit, LastResort, RequestLog
+from app.http.requests import BodyLimit, LastResort, RequestLog, send_id
 from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
@@ -80,6 +80,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
             app.state.engine = None
 
+    answer_headers = [
+        send_id,
+        close_connections,
+        browsers.secure,
+        *(change for feature in installed for change in feature.answer_headers),
+    ]
     me = about()
     app = FastAPI(
         title=me.name,
@@ -89,7 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.serves_docs else None,
         middleware=[
             Middleware(RequestLog),
-            Middleware(AnswerHeaders, change=close_connections),
+            Middleware(AnswerHeaders, changes=answer_headers),
             *browsers.middleware(settings),
             Middleware(LastResort),
             Middleware(BodyLimit, limit=settings.max_body_bytes),

@@ -1,12 +1,12 @@
 """A stream that shows nothing which may be withdrawn."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from app.cascade.exchange import Emit
 from app.cascade.types import Event
 
 
-async def buffered(events: AsyncIterator[Event], *, verifier_stands: bool) -> AsyncIterator[Event]:
+def buffered(emit: Emit, *, verifier_stands: bool) -> Emit:
     """Hold text until it stands, and drop it when it is withdrawn; `discard` is always 0.
 
     A draft stands once it is accepted, a direct answer as it comes. So does the verifier's after a
@@ -15,20 +15,24 @@ async def buffered(events: AsyncIterator[Event], *, verifier_stands: bool) -> As
     """
     held: list[Event] = []
     stands = False
-    async for event in events:
+
+    async def tell(event: Event) -> None:
+        nonlocal stands
         if event.type == "chunk" and not stands:
             held.append(event)
-            continue
+            return
         if event.type == "switch":
             held.clear()
             event = replace(event, data={**event.data, "discard": 0})
         if event.type == "complete" and held:
-            yield _joined(held)
-        yield event
+            await emit(_joined(held))
+        await emit(event)
         stands = stands or _stands_after(event, verifier_stands)
         if stands and held:
-            yield _joined(held)
+            await emit(_joined(held))
             held.clear()
+
+    return tell
 
 
 def _joined(chunks: list[Event]) -> Event:

@@ -114,13 +114,13 @@ class Engine:
                 raise CascadeError("cascade.toml has no [embeddings]")
             return await self._embedder.embed(asked, account, self._limited)
 
-    @asynccontextmanager
-    async def open(
-        self, query: Query, account: Account = ANYONE, *, buffered: bool = False
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The answer as it comes: events, of which the last is `complete` or `error`.
+    async def tell(
+        self, query: Query, account: Account, emit: Emit, *, buffered: bool = False
+    ) -> None:
+        """Tell `emit` of the answer as it comes; the last event is `complete` or `error`.
 
-        `buffered` holds back what may be withdrawn. Leaving the context stops the upstream.
+        `buffered` holds back what may be withdrawn. No piece of text is read from an upstream
+        before `emit` is done with the one before.
 
         Raises:
             BudgetExceeded, ContextExceeded, LedgerUnavailable, NotReady: before any model is
@@ -130,14 +130,28 @@ class Engine:
             asked = time.perf_counter()
             query = self._fitting(query)
             reservation = await self._reserve(query, account)
-            events: asyncio.Queue[Event] = asyncio.Queue()
-            task = asyncio.create_task(self._tell(query, reservation, asked, events.put_nowait))
+            await self._tell(query, reservation, asked, self._withheld(emit, buffered))
+
+    @asynccontextmanager
+    async def open(
+        self, query: Query, account: Account = ANYONE, *, buffered: bool = False
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The same as events to go through at one's own pace; leaving stops the upstream.
+
+        Raises:
+            BudgetExceeded, ContextExceeded, LedgerUnavailable, NotReady: as `tell`.
+        """
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        with self._flight():
+            asked = time.perf_counter()
+            query = self._fitting(query)
+            reservation = await self._reserve(query, account)
+            emit = self._withheld(events.put, buffered)
+            task = asyncio.create_task(self._tell(query, reservation, asked, emit))
             try:
                 # A task that is cancelled before its first step would never settle.
                 await asyncio.sleep(0)
-                live = _until_the_end(events)
-                stands = self.models.on_verifier_failure == "error"
-                yield buffering.buffered(live, verifier_stands=stands) if buffered else live
+                yield _until_the_end(events)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -155,13 +169,17 @@ class Engine:
             if not self.in_flight:
                 self._idle.set()
 
+    def _withheld(self, emit: Emit, buffered: bool) -> Emit:
+        stands = self.models.on_verifier_failure == "error"
+        return buffering.buffered(emit, verifier_stands=stands) if buffered else emit
+
     async def _tell(self, query: Query, reservation: Reservation, asked: float, emit: Emit) -> None:
         try:
             answer = await self._run(query, reservation, asked, emit)
         except Exception as error:
-            emit(Event("error", error=error))
+            await emit(Event("error", error=error))
         else:
-            emit(Event("complete", answer=answer))
+            await emit(Event("complete", answer=answer))
 
     def _fitting(self, query: Query) -> Query:
         """The query as it fits: the verifier alone where the drafter's context is too small."""
@@ -234,7 +252,7 @@ class Engine:
         await turn()
         call = self._answering(exchange, failure)
         if call.role == "drafter" and not exchange.query.undrafted:
-            exchange.keep_draft()
+            await exchange.keep_draft()
         return self._answer(exchange, call, started)
 
     @asynccontextmanager

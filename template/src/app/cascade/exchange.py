@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,7 +30,7 @@ from app.values import value
 DRAFTER_SHARE = 0.5
 """Of the deadline: a drafter that hangs leaves the verifier time to answer."""
 
-Emit = Callable[[Event], None]
+Emit = Callable[[Event], Awaitable[None]]
 
 
 class Validation(Protocol):
@@ -107,6 +107,8 @@ class Exchange:
     decision: Decision | None = None
     calls: list[Call] = field(default_factory=list)
     started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    telling: bool = False
+    """Whether a piece of text waits for the client to read those before it."""
     first_text_ms: float | None = None
     """From the start until a model had said something, where it is heard while it speaks."""
 
@@ -117,7 +119,8 @@ class Exchange:
             UpstreamFault: the call failed; an answer without text is a failure.
         """
         await turn()
-        self._announce(role)
+        await self._announce(role)
+        self.telling = False
         call = Call(role)
         self.calls.append(call)
         began = time.perf_counter()
@@ -146,8 +149,8 @@ class Exchange:
     def _late(self, call: Call) -> UpstreamFault:
         call.fault = UpstreamFault("timeout")
         call.faults.append("timeout")
-        # A client in a hurry must not close a model to the others.
-        if not self.hurried:
+        # A client in a hurry, or one that does not read, must not close a model to the others.
+        if not self.hurried and not self.telling:
             self.targets[call.role].breaker.failed(call.fault)
         return call.fault
 
@@ -204,12 +207,14 @@ class Exchange:
             return None
         speaker = self._speaker(call.role)
 
-        def on_text(piece: str) -> None:
+        async def on_text(piece: str) -> None:
             seen.append(piece)
             if self.first_text_ms is None:
                 self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
             call.sent += len(piece)
-            emit(Event("chunk", piece, speaker))
+            self.telling = True
+            await emit(Event("chunk", piece, speaker))
+            self.telling = False
 
         return on_text
 
@@ -217,7 +222,7 @@ class Exchange:
         """Keep what cascadeflow thinks of the draft until it acts on it."""
         self.confidence, self.validation = confidence, validation
 
-    def decide(self, *, accepted: bool) -> None:
+    async def decide(self, *, accepted: bool) -> None:
         """Note the verdict on the draft and tell the client."""
         if self.validation:
             score, reason = self.validation.score, self.validation.reason
@@ -225,7 +230,7 @@ class Exchange:
             fault = self.calls[0].fault
             score, reason = None, f"the drafter failed: {fault.kind}" if fault else "not judged"
         self.decision = Decision(accepted, self.confidence, score, reason)
-        self._emit(
+        await self._emit(
             "draft_decision",
             {
                 "accepted": accepted,
@@ -235,15 +240,15 @@ class Exchange:
             },
         )
 
-    def keep_draft(self) -> None:
+    async def keep_draft(self) -> None:
         """Tell the client that the draft is the answer, after all if the verifier has failed."""
         if len(self.calls) == 1:
-            self.decide(accepted=True)
+            await self.decide(accepted=True)
             return
         draft = self.calls[0].completion
-        self._emit_switch("verifier", "drafter", self.calls[-1].sent)
+        await self._emit_switch("verifier", "drafter", self.calls[-1].sent)
         if draft:
-            self._emit("chunk", self._speaker("drafter"), draft.text)
+            await self._emit("chunk", self._speaker("drafter"), draft.text)
 
     @property
     def cost(self) -> Decimal:
@@ -274,18 +279,18 @@ class Exchange:
             for model in (self.targets[call.role].model,)
         )
 
-    def _announce(self, role: Role) -> None:
+    async def _announce(self, role: Role) -> None:
         if not self.calls:
             drafts = role == "drafter" and not self.query.undrafted
             strategy = "cascade" if drafts else "direct"
-            self._emit("routing", {"strategy": strategy, "complexity": self.complexity})
+            await self._emit("routing", {"strategy": strategy, "complexity": self.complexity})
             return
-        self.decide(accepted=False)
-        self._emit_switch("drafter", "verifier", self.calls[0].sent)
+        await self.decide(accepted=False)
+        await self._emit_switch("drafter", "verifier", self.calls[0].sent)
 
-    def _emit_switch(self, from_role: Role, to_role: Role, discard: int) -> None:
+    async def _emit_switch(self, from_role: Role, to_role: Role, discard: int) -> None:
         names = {role: target.model.name for role, target in self.targets.items()}
-        self._emit(
+        await self._emit(
             "switch",
             {
                 "from_model": names[from_role],
@@ -301,9 +306,9 @@ class Exchange:
         phase = "direct" if alone else _PHASES[role]
         return {"model": model.name, "phase": phase, "provider": model.provider}
 
-    def _emit(self, kind: EventType, data: Mapping[str, Json], content: str = "") -> None:
+    async def _emit(self, kind: EventType, data: Mapping[str, Json], content: str = "") -> None:
         if self.emit:
-            self.emit(Event(kind, content, data))
+            await self.emit(Event(kind, content, data))
 
 
 _PHASES: Mapping[Role, str] = {"drafter": "draft", "verifier": "verifier"}

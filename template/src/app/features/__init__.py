@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 
 from app.cascade.engine import Observer
 from app.http.guard import Check
+from app.http.headers import Change
 from app.ledger import OnFailure
 from app.settings import Settings
 from app.values import value
@@ -48,6 +49,8 @@ class Feature:
     dependencies: Sequence[Depends] = ()
     """After them; FastAPI takes longer for each than for a check."""
     middleware: Sequence[Middleware] = ()
+    answer_headers: Sequence[Change] = ()
+    """What changes the headers of every answer, whatever has answered."""
     observers: Sequence[Observer] = ()
     """Told of every query once it is settled."""
     lifespan: Lifespan | None = None

@@ -5,7 +5,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
-from app.http.headers import AnswerHeaders
 from app.settings import Settings
 
 # OWASP's REST Security Cheat Sheet: never sniffed, framed, referred to or kept.
@@ -19,18 +18,18 @@ HTTPS_HEADERS = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 
 
 def middleware(settings: Settings) -> list[Middleware]:
-    """Headers on every answer; and CORS, if any origin is named."""
-    found = [Middleware(AnswerHeaders, change=secure)]
-    if settings.cors_origins:
-        cors = Middleware(
+    """CORS, if any origin is named."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["*"],
         )
-        found.append(cors)
-    return found
+    ]
 
 
 def secure(scope: Scope, headers: MutableHeaders) -> None:

@@ -6,17 +6,22 @@ import secrets
 import time
 from urllib.parse import quote
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import logs, problems
+from app.http.headers import STATUS
 
 log = logging.getLogger("app.access")
 ACCEPTED_ID = re.compile(rb"\A[A-Za-z0-9._-]{1,128}\Z")
 
 
 class RequestLog:
-    """Takes or makes `X-Request-ID`, sends it back, and logs method, path, status and duration."""
+    """Takes or makes a request's id, and logs method, path, status and duration.
+
+    Within it are `AnswerHeaders`, which know the status.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -29,25 +34,16 @@ class RequestLog:
         request_id = given.decode() if ACCEPTED_ID.match(given) else secrets.token_hex(16)
         logs.REQUEST_ID.set(request_id)
         started = time.perf_counter()
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                own = b"x-request-id", request_id.encode()
-                message["headers"] = [*message["headers"], own]
-            await send(message)
-
+        state = scope.setdefault("state", {})
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send)
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
-            method, path = scope["method"], quote(scope["path"])
+            method, path, status = scope["method"], quote(scope["path"]), state.get(STATUS)
             fields = {
                 "method": method,
                 "path": path,
-                "status": status or None,
+                "status": status,
                 "duration_ms": milliseconds,
             }
             log.info(
@@ -60,8 +56,13 @@ class RequestLog:
             )
 
 
+def send_id(_: Scope, headers: MutableHeaders) -> None:
+    """Add `X-Request-ID`."""
+    headers.raw.append((b"x-request-id", logs.REQUEST_ID.get().encode()))
+
+
 class LastResort:
-    """Answers 500 to what nothing else has caught."""
+    """Answers 500 to what nothing else has caught, within `AnswerHeaders`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -70,18 +71,11 @@ class LastResort:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_noting)
+            await self.app(scope, receive, send)
         except Exception as failure:
             problem = problems.unexpected(failure)
-            if begun:
+            if STATUS in scope["state"]:
                 # The server logs what it is given; the failure's own text may hold a prompt.
                 raise ConnectionAbortedError("the response broke off") from None
             await problems.respond(problem)(scope, receive, send)

@@ -1,6 +1,6 @@
 """Wire protocols: each asks one model over HTTP and returns what it said, or an `UpstreamFault`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import aiohttp
@@ -10,7 +10,7 @@ from app.cascade.config import Model
 from app.cascade.types import Completion, Query
 from app.cascade.upstream.openai import OpenAICompatible
 
-OnText = Callable[[str], None]
+OnText = Callable[[str], Awaitable[None]]
 
 
 class Upstream(Protocol):

@@ -1,7 +1,6 @@
 """The Anthropic wire: the Messages API, JSON and server-sent events."""
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,7 @@ class Anthropic:
             try:
                 if on_text is None:
                     return _whole(await wire.body(response))
-                return await _streamed(wire.events(response), on_text)
+                return await _streamed(response, on_text)
             except ValidationError:
                 raise UpstreamFault("malformed") from None
 
@@ -179,21 +178,23 @@ def _whole(raw: bytes) -> Completion:
     )
 
 
-async def _streamed(events: AsyncIterator[bytes], on_text: "OnText") -> Completion:
+async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Completion:
     text: list[str] = []
     finish: str | None = None
     start: _Usage | None = None
     usage: Usage | None = None
     tools: dict[int, ToolCall] = {}
     ended = False
-    async for data in events:
+
+    async def hear(data: bytes) -> None:
+        nonlocal finish, start, usage, ended
         event = _Event.model_validate_json(data)
         match event.type:
             case "message_start":
                 start = event.message.usage if event.message else None
             case "content_block_delta" if event.delta and event.delta.text:
                 text.append(event.delta.text)
-                on_text(event.delta.text)
+                await on_text(event.delta.text)
             case "content_block_start" if event.content_block and event.content_block.id:
                 tools[event.index] = ToolCall(event.content_block.id, event.content_block.name, "")
             case "content_block_delta" if event.delta and event.index in tools:
@@ -209,6 +210,8 @@ async def _streamed(events: AsyncIterator[bytes], on_text: "OnText") -> Completi
                 ended = True
             case "error":
                 raise UpstreamFault("unavailable")
+
+    await wire.events(response, hear)
     if not ended:
         raise UpstreamFault("interrupted")
     return Completion("".join(text), finish, usage, tool_calls=tuple(tools.values()))

@@ -1,11 +1,10 @@
 """The OpenAI-compatible wire: OpenAI itself, Groq, Together, Ollama, vLLM and the simulator."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required
 
 import aiohttp
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from app.cascade.config import Model
@@ -52,8 +51,8 @@ class _Token(TypedDict):
     logprob: float
 
 
-class _Logprobs(BaseModel):
-    content: list[_Token] | None = None
+class _Logprobs(TypedDict, total=False):
+    content: list[_Token] | None
 
 
 class _Function(BaseModel):
@@ -83,15 +82,24 @@ class _Body(BaseModel):
     usage: _Usage | None = None
 
 
-class _Delta(BaseModel):
-    delta: _Text
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+# Of a stream's pieces there are as many; they too are read as what may be missing in them.
+class _Piece(TypedDict, total=False):
+    content: str | None
+    tool_calls: list[_ToolCall] | None
 
 
-class _Chunk(BaseModel):
-    choices: list[_Delta] = []
-    usage: _Usage | None = None
+class _Delta(TypedDict, total=False):
+    delta: Required[_Piece]
+    finish_reason: str | None
+    logprobs: _Logprobs | None
+
+
+class _Chunk(TypedDict, total=False):
+    choices: list[_Delta]
+    usage: _Usage | None
+
+
+_CHUNK = TypeAdapter(_Chunk)
 
 
 @dataclass(slots=True)
@@ -104,7 +112,7 @@ class _Parts:
     usage: Usage | None = None
 
     def add_logprobs(self, found: _Logprobs | None) -> None:
-        items = (found.content if found else None) or ()
+        items = (found.get("content") if found else None) or ()
         self.tokens += [item["token"] for item in items]
         self.logprobs += [item["logprob"] for item in items]
 
@@ -146,7 +154,7 @@ class OpenAICompatible:
             try:
                 if on_text is None:
                     return _whole(await wire.body(response))
-                return await _streamed(wire.events(response), on_text)
+                return await _streamed(response, on_text)
             except ValidationError:
                 raise UpstreamFault("malformed") from None
 
@@ -207,24 +215,29 @@ def _whole(raw: bytes) -> Completion:
     return parts.completion()
 
 
-async def _streamed(events: AsyncIterator[bytes], on_text: "OnText") -> Completion:
+async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Completion:
     parts = _Parts()
     done = False
-    async for data in events:
+
+    async def hear(data: bytes) -> None:
+        nonlocal done
         if data == b"[DONE]":
             done = True
-            continue
-        chunk = _Chunk.model_validate_json(data)
-        if chunk.usage:
-            parts.usage = chunk.usage.parsed()
-        for choice in chunk.choices[:1]:
-            parts.finish_reason = choice.finish_reason or parts.finish_reason
-            parts.add_logprobs(choice.logprobs)
-            for call in choice.delta.tool_calls or ():
+            return
+        chunk = _CHUNK.validate_json(data)
+        if usage := chunk.get("usage"):
+            parts.usage = usage.parsed()
+        for choice in chunk.get("choices", ())[:1]:
+            parts.finish_reason = choice.get("finish_reason") or parts.finish_reason
+            parts.add_logprobs(choice.get("logprobs"))
+            piece = choice["delta"]
+            for call in piece.get("tool_calls") or ():
                 parts.add_tool_call(call.index, call)
-            if choice.delta.content:
-                parts.text.append(choice.delta.content)
-                on_text(choice.delta.content)
+            if text := piece.get("content"):
+                parts.text.append(text)
+                await on_text(text)
+
+    await wire.events(response, hear)
     if not done and parts.finish_reason is None:
         raise UpstreamFault("interrupted")
     return parts.completion()

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from app.cascade.errors import UpstreamFault
 from app.cascade.types import Json
 
+Hear = Callable[[bytes], Awaitable[None]]
 CONTENT_TYPE = {"Content-Type": "application/json"}
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
@@ -79,14 +80,21 @@ async def body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The `data` of each server-sent event, to the end of the body to keep the connection.
+async def events(response: aiohttp.ClientResponse, hear: Hear) -> None:
+    """Let `hear` have the `data` of each server-sent event, to the end of the body.
+
+    In a task of its own: each piece wakes every function from its task's first to the one that
+    reads, and some forty lie between a request and its upstream.
 
     Raises:
         UpstreamFault: `malformed`, where they are more than any answer.
     """
+    await asyncio.create_task(_read(response.content, hear))
+
+
+async def _read(content: aiohttp.StreamReader, hear: Hear) -> None:
     left, count, begun = BODY_BYTES, 0, b""
-    async for part in response.content.iter_any():
+    while part := await content.readany():
         left -= len(part)
         if left < 0 or len(begun) > LINE_BYTES:
             raise UpstreamFault("malformed")
@@ -96,9 +104,9 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             if count % LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
             if line.startswith(b"data:"):
-                yield line[5:].strip()
+                await hear(line[5:].strip())
     if begun.startswith(b"data:"):
-        yield begun[5:].strip()
+        await hear(begun[5:].strip())
 
 
 def _refusal(response: aiohttp.ClientResponse) -> UpstreamFault:

@@ -15,7 +15,6 @@ from typing import Annotated
 from fastapi import FastAPI, Request
 from pydantic import Field, SecretStr
 from slowapi.errors import RateLimitExceeded
-from starlette.middleware import Middleware
 
 from app.cascade.errors import ConfigurationError, LedgerUnavailable
 from app.features import Feature, Standing, decided
@@ -24,7 +23,6 @@ from app.features.rate_limit.counting import Count, Rule, Window
 from app.features.rate_limit.headers import remember, send_remembered
 from app.features.rate_limit.limiter import Limiter, client_of
 from app.features.rate_limit.reach import Reach
-from app.http.headers import AnswerHeaders
 from app.http.problems import Problem
 from app.ledger import OnFailure
 from app.settings import EnvSettings, Settings, load_settings
@@ -90,7 +88,7 @@ def feature(settings: Settings) -> Feature:
     return Feature(
         name=NAME,
         checks=[limit],
-        middleware=[Middleware(AnswerHeaders, change=send_remembered)],
+        answer_headers=[send_remembered],
         lifespan=lifespan,
         standing=standing,
         check_shared=check_shared,

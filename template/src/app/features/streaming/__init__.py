@@ -12,8 +12,8 @@ With `mode=buffered` that is never any: text is sent once it cannot be withdrawn
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -24,6 +24,7 @@ from pydantic_core import to_json
 from starlette.types import Message, Receive, Scope, Send
 
 from app.about import about
+from app.cascade.exchange import Emit
 from app.cascade.types import Event, Json
 from app.features import Feature
 from app.features.streaming import playground
@@ -126,39 +127,43 @@ class EventStream(Response):
     own way from a generator to the wire costs more than the rest of an event's way.
     """
 
-    def __init__(self, opening: AbstractAsyncContextManager[AsyncIterator[Event]]) -> None:
+    def __init__(self, tell: Callable[[Emit], Awaitable[None]]) -> None:
         self.status_code = 200
         self.media_type = MEDIA_TYPE
         self.background = None
         self.init_headers(HEADERS)
-        self._opening = opening
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientGone):
-            await while_connected(Request(scope, receive), self._tell(send))
+            await while_connected(Request(scope, receive), self._send_all(send))
 
-    async def _tell(self, send: Send) -> None:
-        async with self._opening as events:
-            loop = asyncio.get_running_loop()
+    async def _send_all(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        heard: float | None = None
+
+        async def emit(event: Event) -> None:
+            nonlocal heard
+            if heard is None:
+                start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(start)
             heard = loop.time()
+            await send(_body(_line(event)))
 
-            async def ping() -> None:
-                nonlocal heard
-                while True:
-                    await asyncio.sleep(heard + PING_SECONDS - loop.time())
-                    if loop.time() - heard >= PING_SECONDS:
-                        heard = loop.time()
-                        await send(_body(b": ping\n\n"))
-
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            pinging = asyncio.create_task(ping())
-            try:
-                async for event in events:
+        async def ping() -> None:
+            nonlocal heard
+            while True:
+                await asyncio.sleep((heard or loop.time()) + PING_SECONDS - loop.time())
+                if heard is not None and loop.time() - heard >= PING_SECONDS:
                     heard = loop.time()
-                    await send(_body(_line(event)))
-            finally:
-                pinging.cancel()
-            await send(_body(b"", more=False))
+                    await send(_body(b": ping\n\n"))
+
+        pinging = asyncio.create_task(ping())
+        try:
+            await self._tell(emit)
+        finally:
+            pinging.cancel()
+        await send(_body(b"", more=False))
 
 
 def _body(data: bytes, *, more: bool = True) -> Message:
@@ -192,4 +197,5 @@ async def _stream(request: Request, asked: StreamRequest) -> EventStream:
     settings, engine = await get_settings(request), await get_engine(request)
     query = to_query(asked, settings, await get_deadline(request))
     account = await get_account(request)
-    return EventStream(engine.open(query, account, buffered=asked.mode == "buffered"))
+    buffered = asked.mode == "buffered"
+    return EventStream(lambda emit: engine.tell(query, account, emit, buffered=buffered))
