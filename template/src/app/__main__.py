@@ -3,13 +3,9 @@
 import gc
 import os
 import signal
-import sys
-from typing import cast
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit code by which shells tell of SIGTERM."""
-UNSEEN = ("pygments", "rich.console")
-"""What cascadeflow and httpx import to draw with if it is there, and nobody sees who serves."""
 
 
 def main() -> None:
@@ -18,12 +14,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(TERMINATED))
     # What is imported stays: to look through it for garbage again and again takes long.
     gc.disable()
-    modules = cast(dict[str, object], sys.modules)
-    modules.update(dict.fromkeys(UNSEEN))
+    from app.cascade.undrawn import import_cascadeflow
+
+    import_cascadeflow()
     from app.cli import cli
 
-    for name in UNSEEN:
-        del modules[name]
     gc.freeze()
     gc.enable()
     cli()
