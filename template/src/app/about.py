@@ -1,6 +1,5 @@
 """The name and version of the installed distribution, as its `pyproject.toml` gives them."""
 
-from functools import cache
 from importlib.metadata import entry_points
 
 from app.values import value
@@ -15,7 +14,6 @@ class About:
     summary: str
 
 
-@cache
 def about() -> About:
     """Found by the console script, so that no name is written into the code."""
     for script in entry_points(group="console_scripts"):
