@@ -33,8 +33,6 @@ EVENTS = {
     "past the second": ("ILmr", "DLmr", "DLmw"),
 }
 DRAFT = upstream.whole("small", upstream.GOOD, 1).partition(b"\r\n\r\n")[2]
-
-
 FEW, MANY = 10, 60
 """Pieces of a stream."""
 
@@ -94,7 +92,7 @@ def unframed(chunks: bytes) -> bytes:
     return b"".join(chunks.split(b"\r\n")[1::2])
 
 
-async def counted(service: Path, job: Job, chars: int, at_once: int, requests: int) -> list[float]:
+async def counted(service: Path, chars: int, at_once: int, requests: int, job: Job) -> list[float]:
     """The events of each request of a service, in the order of `EVENTS`."""
     with tempfile.TemporaryDirectory() as folder:
         counts = Path(folder) / "counts"
@@ -128,7 +126,7 @@ async def ask(job: Job, port: int, chars: int, at_once: int, numbers: range) -> 
 async def of_a_piece(service: Path, chars: int, at_once: int, requests: int) -> list[float]:
     """The events of each piece of a stream."""
     few, many = [
-        await counted(service, Streamed(pieces), chars, at_once, requests) for pieces in (FEW, MANY)
+        await counted(service, chars, at_once, requests, Streamed(pieces)) for pieces in (FEW, MANY)
     ]
     return [(more - less) / (MANY - FEW) for less, more in zip(few, many, strict=True)]
 
@@ -155,11 +153,8 @@ def main(
     what = "a piece" if pieces else "a request"
     typer.echo(f"| {what} | {' | '.join(EVENTS)} |\n|---|{'---:|' * len(EVENTS)}")
     for service in services or [stage.TEMPLATE]:
-        home = service.resolve()
-        if pieces:
-            found = asyncio.run(of_a_piece(home, chars, at_once, requests))
-        else:
-            found = asyncio.run(counted(home, Whole(), chars, at_once, requests))
+        asked = service.resolve(), chars, at_once, requests
+        found = asyncio.run(of_a_piece(*asked) if pieces else counted(*asked, Whole()))
         typer.echo(f"| {service.name} | {' | '.join(f'{each:,.0f}' for each in found)} |")
 
 

@@ -1,4 +1,7 @@
-"""cascadeflow's own functions, with something else behind a name that they look up."""
+"""cascadeflow's own functions, with something else behind a name that they look up.
+
+What they make or search with is then ours, and no line of theirs is copied.
+"""
 
 from collections.abc import Callable
 from types import FunctionType

@@ -100,8 +100,8 @@ class Engine:
         with self._flight():
             asked = time.perf_counter()
             await turn()
-            query = self._fitting(query)
-            return await self._run(query, await self._reserve(query, account), asked)
+            query, reservation = await self._admit(query, account)
+            return await self._run(query, reservation, asked)
 
     async def embed(self, asked: Embedding, account: Account = ANYONE) -> Embedded:
         """Vectors of texts; the account pays.
@@ -128,8 +128,7 @@ class Engine:
         """
         with self._flight():
             asked = time.perf_counter()
-            query = self._fitting(query)
-            reservation = await self._reserve(query, account)
+            query, reservation = await self._admit(query, account)
             await self._tell(query, reservation, asked, self._withheld(emit, buffered))
 
     @asynccontextmanager
@@ -144,8 +143,7 @@ class Engine:
         events: asyncio.Queue[Event] = asyncio.Queue()
         with self._flight():
             asked = time.perf_counter()
-            query = self._fitting(query)
-            reservation = await self._reserve(query, account)
+            query, reservation = await self._admit(query, account)
             emit = self._withheld(events.put, buffered)
             task = asyncio.create_task(self._tell(query, reservation, asked, emit))
             try:
@@ -190,11 +188,13 @@ class Engine:
             return query
         return replace(query, force_direct=True)
 
-    async def _reserve(self, query: Query, account: Account) -> Reservation:
+    async def _admit(self, query: Query, account: Account) -> tuple[Query, Reservation]:
+        """The query as it fits, and money for the worst case."""
+        query = self._fitting(query)
         both = (self.models.drafter, self.models.verifier)
         models = both[1:] if query.force_direct else both[:1] if query.undrafted else both
         worst = pricing.worst_case(query, models)
-        return await self._ledger.reserve(worst, account)
+        return query, await self._ledger.reserve(worst, account)
 
     async def _run(
         self, query: Query, reservation: Reservation, asked: float, emit: Emit | None = None

@@ -68,6 +68,8 @@ class Call:
     """Of all tries together."""
     sent: int = 0
     """Characters of this call that the client has been sent."""
+    telling: bool = False
+    """Whether a piece of its text waits for the client to read those before."""
     faults: list[FaultKind] = field(default_factory=list)
     """Of the tries that failed."""
     began: float = field(default_factory=time.time)
@@ -107,8 +109,6 @@ class Exchange:
     decision: Decision | None = None
     calls: list[Call] = field(default_factory=list)
     started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    telling: bool = False
-    """Whether a piece of text waits for the client to read those before it."""
     first_text_ms: float | None = None
     """From the start until a model had said something, where it is heard while it speaks."""
 
@@ -120,7 +120,6 @@ class Exchange:
         """
         await turn()
         await self._announce(role)
-        self.telling = False
         call = Call(role)
         self.calls.append(call)
         began = time.perf_counter()
@@ -150,7 +149,7 @@ class Exchange:
         call.fault = UpstreamFault("timeout")
         call.faults.append("timeout")
         # A client in a hurry, or one that does not read, must not close a model to the others.
-        if not self.hurried and not self.telling:
+        if not self.hurried and not call.telling:
             self.targets[call.role].breaker.failed(call.fault)
         return call.fault
 
@@ -212,9 +211,9 @@ class Exchange:
             if self.first_text_ms is None:
                 self.first_text_ms = (asyncio.get_running_loop().time() - self.started) * 1000
             call.sent += len(piece)
-            self.telling = True
+            call.telling = True
             await emit(Event("chunk", piece, speaker))
-            self.telling = False
+            call.telling = False
 
         return on_text
 

@@ -108,15 +108,15 @@ class _Detector(ComplexityDetector):
         return list({*super()._detect_math_notation(symbols), *latex})
 
 
-def _nobody(**_: object) -> None:
-    """Who takes its place comes later."""
+def _no_validator(**_: object) -> None:
+    """`_agent` puts ours in its place."""
 
 
 class _Cascade(WholeResponseCascade):
     """Makes no detector and no validator: it is told what was detected, and given ours."""
 
     __init__ = borrowed(
-        WholeResponseCascade.__init__, COMPLEXITY_AVAILABLE=False, QualityValidator=_nobody
+        WholeResponseCascade.__init__, COMPLEXITY_AVAILABLE=False, QualityValidator=_no_validator
     )
 
 

@@ -9,7 +9,10 @@ DRAWING = ("pygments", "rich.console")
 
 
 def import_cascadeflow() -> None:
-    """Import it sooner by all that these would import; whoever asks for them later gets them."""
+    """Import it while these cannot be found, which both allow for, and so sooner.
+
+    Whoever asks for them afterwards finds them.
+    """
     modules = cast(dict[str, object], sys.modules)
     hidden = [name for name in DRAWING if name not in modules]
     modules.update(dict.fromkeys(hidden))

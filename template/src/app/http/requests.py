@@ -34,12 +34,11 @@ class RequestLog:
         request_id = given.decode() if ACCEPTED_ID.match(given) else secrets.token_hex(16)
         logs.REQUEST_ID.set(request_id)
         started = time.perf_counter()
-        state = scope.setdefault("state", {})
         try:
             await self.app(scope, receive, send)
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
-            method, path, status = scope["method"], quote(scope["path"]), state.get(STATUS)
+            method, path, status = scope["method"], quote(scope["path"]), scope["state"].get(STATUS)
             fields = {
                 "method": method,
                 "path": path,

@@ -66,9 +66,10 @@ class _ToolCall(BaseModel):
     function: _Function = _Function()
 
 
-class _Text(BaseModel):
-    content: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+# A stream has a piece for each token: in dictionaries too, where any name may be missing.
+class _Text(TypedDict, total=False):
+    content: str | None
+    tool_calls: list[_ToolCall] | None
 
 
 class _Choice(BaseModel):
@@ -82,14 +83,8 @@ class _Body(BaseModel):
     usage: _Usage | None = None
 
 
-# Of a stream's pieces there are as many; they too are read as what may be missing in them.
-class _Piece(TypedDict, total=False):
-    content: str | None
-    tool_calls: list[_ToolCall] | None
-
-
 class _Delta(TypedDict, total=False):
-    delta: Required[_Piece]
+    delta: Required[_Text]
     finish_reason: str | None
     logprobs: _Logprobs | None
 
@@ -208,9 +203,10 @@ def _whole(raw: bytes) -> Completion:
             raise UpstreamFault("malformed")
         return Completion("", None, usage)
     choice = body.choices[0]
-    parts = _Parts([choice.message.content or ""], finish_reason=choice.finish_reason, usage=usage)
+    text = choice.message.get("content") or ""
+    parts = _Parts([text], finish_reason=choice.finish_reason, usage=usage)
     parts.add_logprobs(choice.logprobs)
-    for index, call in enumerate(choice.message.tool_calls or ()):
+    for index, call in enumerate(choice.message.get("tool_calls") or ()):
         parts.add_tool_call(index, call)
     return parts.completion()
 

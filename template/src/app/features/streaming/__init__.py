@@ -140,29 +140,31 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        heard: float | None = None
+        heard = 0.0
+        pinging: asyncio.Task[None] | None = None
 
         async def emit(event: Event) -> None:
-            nonlocal heard
-            if heard is None:
+            nonlocal heard, pinging
+            heard = loop.time()
+            if pinging is None:
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
-            heard = loop.time()
+                pinging = asyncio.create_task(ping())
             await send(_body(_line(event)))
 
         async def ping() -> None:
             nonlocal heard
             while True:
-                await asyncio.sleep((heard or loop.time()) + PING_SECONDS - loop.time())
-                if heard is not None and loop.time() - heard >= PING_SECONDS:
+                await asyncio.sleep(heard + PING_SECONDS - loop.time())
+                if loop.time() - heard >= PING_SECONDS:
                     heard = loop.time()
                     await send(_body(b": ping\n\n"))
 
-        pinging = asyncio.create_task(ping())
         try:
             await self._tell(emit)
         finally:
-            pinging.cancel()
+            if pinging:
+                pinging.cancel()
         await send(_body(b"", more=False))
 
 
