@@ -315,7 +315,7 @@ def test_a_client_in_a_hurry_closes_no_model_to_others(
     ask: Ask, stub: Callable[[Answering], Stub], query: Query
 ) -> None:
     upstream = stub(hang)
-    ask(upstream, query=replace(query, deadline=0.1), times=3, breaker_failures=1)
+    ask(upstream, query=replace(query, deadline=0.6), times=3, breaker_failures=1)
     assert len(upstream.received) == (3 if query.force_direct else 6)
 
 
@@ -329,7 +329,7 @@ def test_a_client_that_does_not_read_closes_no_model_to_others(
     upstream = stub(speak("Four."))
     path = tmp_path / "cascade.toml"
     path.write_text(cascade_toml(upstream.url, upstream.url), encoding="utf-8")
-    chosen = make_settings(cascade_file=path, breaker_failures=1, request_deadline_seconds=0.2)
+    chosen = make_settings(cascade_file=path, breaker_failures=1, request_deadline_seconds=0.6)
     errors: list[Exception | None] = []
 
     async def emit(event: Event) -> None:
