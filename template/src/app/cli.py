@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import cli_keys, cli_replay, runtime
-from app.about import about
 from app.cascade.errors import LedgerUnavailable, UpstreamFault
 from app.cascade.types import Json, Query, Role
 from app.http import drain, guard, logs
@@ -26,7 +25,9 @@ from app.settings import Settings, load_settings
 from app.terminal import AsJson, explained, fail, tell
 from app.values import value
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, help=about().summary)
+HELP = "Run the service, ask it, and look after its keys and books."
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
 cli.add_typer(cli_keys.cli, name="keys")
 cli.command()(cli_replay.replay)
 usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")

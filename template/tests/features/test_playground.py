@@ -8,9 +8,9 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from app import main
 from app.about import About
 from app.cascade.errors import ConfigurationError
-from app.features import streaming
 from app.features.streaming import playground
 from tests.conftest import Serve, key_and_entry
 
@@ -91,7 +91,7 @@ def test_the_page_is_open_and_the_same_for_everybody(serve: Serve) -> None:
 def test_the_page_names_the_service_and_its_name_is_no_markup(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "about", lambda: About("<b>R&D", "1", ""))
+    monkeypatch.setattr(main, "about", lambda: About("<b>R&D", "1", ""))
     page = serve().get(PATH).text
     assert "<title>&lt;b&gt;R&amp;D" in page
     assert "<b>R" not in page

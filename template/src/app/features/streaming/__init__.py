@@ -23,7 +23,6 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic_core import to_json
 from starlette.types import Message, Receive, Scope, Send
 
-from app.about import about
 from app.cascade.exchange import Emit
 from app.cascade.types import Event, Json
 from app.features import Feature
@@ -116,7 +115,7 @@ class StreamingSettings(EnvSettings):
 def feature(settings: Settings) -> Feature:
     """The streams; and the page that shows them, where it is wanted."""
     wanted = load_settings(StreamingSettings).playground
-    pages = [playground.router(about().name)] if settings.shows(wanted) else []
+    pages = [playground.router()] if settings.shows(wanted) else []
     return Feature(name="streaming", routers=[router], open_routers=pages)
 
 

@@ -36,32 +36,24 @@ POLICY = "; ".join(
 )
 
 
-def router(service: str) -> APIRouter:
-    """The page and what it loads, read once; the page names the service."""
+def router() -> APIRouter:
+    """The page and what it loads, read once; they name the service."""
     made = APIRouter()
     for file in FOLDER.iterdir():
         media_type = MEDIA_TYPES.get(file.suffix)
         if media_type is None:
             # What an editor or a file manager leaves is no part of the page.
             continue
-        content = file.read_bytes()
-        path = f"/playground/{file.name}"
-        if file.name == PAGE:
-            content = content.replace(b"{service}", html.escape(service).encode())
-            path = "/playground"
-        made.add_route(path, _answering(content, media_type), include_in_schema=False)
+        path = "/playground" if file.name == PAGE else f"/playground/{file.name}"
+        made.add_route(path, _answering(file.read_bytes(), media_type), include_in_schema=False)
     return made
 
 
-def _answering(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": POLICY,
-        "ETag": tag,
-    }
-
+def _answering(file: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
+        content = file.replace(b"{service}", html.escape(request.app.title).encode())
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, "ETag": tag}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, headers={**headers, "Content-Type": media_type})
