@@ -7,8 +7,9 @@ answer must hold, `other`, a word in place of which each request has one of its 
 
     {"mode": "closed", "connections", "seconds", "warm"}   each connection asks once it is answered
     {"mode": "count", "connections", "requests"}           the same, until so many are answered
-    {"mode": "open", "rate", "seconds", "warm"}            requests at fixed times, whatever becomes
-                                                           of the others; latency from then on
+    {"mode": "open", "rate", "seconds", "warm"}            requests at random times, the same each
+                                                           run, whatever becomes of the others;
+                                                           latency from then on
     {"mode": "streams", "connections", "seconds", "warm"}  streams that all run at once, pieces of
                                                            which are told by MARK
 
@@ -18,6 +19,7 @@ Prints JSON: `requests`, `seconds`, `failed`, `cpu` (seconds of this process), `
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections import deque
@@ -197,7 +199,7 @@ class Load:
         await {
             "closed": self.closed,
             "count": self.count,
-            "open": self.at_fixed_times,
+            "open": self.at_random_times,
             "streams": self.streams,
         }[self.mode]()
         self.stopping = True
@@ -231,14 +233,15 @@ class Load:
         await self.all_done.wait()
         self.begin, self.end = began, time.perf_counter()
 
-    async def at_fixed_times(self) -> None:
+    async def at_random_times(self) -> None:
         for _ in range(8):
             await self.connect()
         measured = asyncio.ensure_future(self.window())
-        step = 1 / self.job["rate"]
+        # Every 25 ms, each third request would come just when the first is answered after 50 ms.
+        gaps = random.Random(0)  # noqa: S311
         due = time.perf_counter()
         while not measured.done():
-            due += step
+            due += gaps.expovariate(self.job["rate"])
             await asyncio.sleep(due - time.perf_counter())
             if self.idle:
                 self.idle.popleft().ask(due)

@@ -18,7 +18,7 @@ Match = Callable[[str], list[int]]
 FoundIn = Callable[[str], frozenset[int]]
 Narrow = Callable[[Iterable[str]], None]
 MAX_MEMORY = 256 * 2**20
-SETTINGS = re.IGNORECASE | re.MULTILINE | re.DOTALL
+SETTINGS = int(re.IGNORECASE | re.MULTILINE | re.DOTALL)
 
 LETTERS_END = 0x40000
 """No letter, digit or space lies beyond the planes 0 to 3 of Unicode."""
@@ -80,11 +80,11 @@ class PatternSets:
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._sets: list[tuple[bool, Match, list[int]]] = []
-        for flags in sorted({pattern.flags & SETTINGS for pattern in patterns}):
+        for flags in sorted({int(pattern.flags) & SETTINGS for pattern in patterns}):
             numbers = [
                 number
                 for number, pattern in enumerate(patterns)
-                if pattern.flags & SETTINGS == flags
+                if int(pattern.flags) & SETTINGS == flags
             ]
             caseless = bool(flags & re.IGNORECASE)
             match: Match = _compile([patterns[number] for number in numbers], flags).Match
