@@ -7,7 +7,7 @@ from app import runtime
 from app.cascade.types import Answer, Event, Query
 from app.http import logs
 from app.http.problems import from_cascade
-from app.http.schemas import QueryResponse
+from app.http.schemas import to_response
 from app.ledger import Account, opening
 from app.settings import Settings
 from app.terminal import fail, tell
@@ -39,7 +39,7 @@ async def ask(settings: Settings, query: Query, as_json: bool) -> None:
 def _show_result(event: Event) -> None:
     """The answer of `POST /api/query`; what is withdrawn is not shown."""
     if event.answer:
-        tell(QueryResponse.of(event.answer).model_dump())
+        tell(to_response(event.answer))
     elif event.error:
         fail(from_cascade(event.error).detail)
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from app.cascade.errors import CascadeError, ConfigurationError
-from app.cascade.types import Json
 from app.http.problems import from_cascade
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -32,7 +31,7 @@ def fail(message: str) -> None:
     raise typer.Exit(1)
 
 
-def tell(found: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> None:
+def tell(found: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     """Print it as JSON."""
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 

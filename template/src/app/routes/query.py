@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as FromUrl
+from pydantic_core import to_json
 
 from app.cascade.types import Query
 from app.http.dependencies import (
@@ -14,7 +15,7 @@ from app.http.dependencies import (
     get_settings,
 )
 from app.http.disconnect import while_connected
-from app.http.schemas import QueryBody, QueryRequest, QueryResponse, check_length
+from app.http.schemas import QueryBody, QueryRequest, QueryResponse, check_length, to_response
 from app.http.strict import StrictRoute
 from app.settings import Settings
 
@@ -27,21 +28,22 @@ def to_query(request: QueryRequest, settings: Settings, deadline: float | None) 
     return request.to_query(deadline)
 
 
-@router.post("/api/query", openapi_extra=TAKES_DEADLINE)
-async def post_query(request: Request, body: QueryBody) -> QueryResponse:
+@router.post("/api/query", response_model=QueryResponse, openapi_extra=TAKES_DEADLINE)
+async def post_query(request: Request, body: QueryBody) -> Response:
     """Ask the cascade."""
     return await _answer(request, body)
 
 
-@router.get("/api/query", openapi_extra=TAKES_DEADLINE)
-async def get_query(request: Request, url: Annotated[QueryRequest, FromUrl()]) -> QueryResponse:
+@router.get("/api/query", response_model=QueryResponse, openapi_extra=TAKES_DEADLINE)
+async def get_query(request: Request, url: Annotated[QueryRequest, FromUrl()]) -> Response:
     """Ask the cascade by URL; prefer POST, since URLs end up in other people's logs."""
     return await _answer(request, url)
 
 
-async def _answer(request: Request, asked: QueryRequest) -> QueryResponse:
+async def _answer(request: Request, asked: QueryRequest) -> Response:
     # Called, since to depend on them takes FastAPI longer than the ledger takes for its books.
     settings, engine = await get_settings(request), await get_engine(request)
     query = to_query(asked, settings, await get_deadline(request))
     account = await get_account(request)
-    return QueryResponse.of(await while_connected(request, engine.ask(query, account)))
+    answer = await while_connected(request, engine.ask(query, account))
+    return Response(to_json(to_response(answer)), media_type="application/json")

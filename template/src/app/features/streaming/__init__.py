@@ -36,7 +36,7 @@ from app.http.dependencies import (
 )
 from app.http.disconnect import ClientGone, while_connected
 from app.http.problems import from_cascade
-from app.http.schemas import QueryBody, QueryRequest, QueryResponse
+from app.http.schemas import QueryBody, QueryRequest, to_response
 from app.http.strict import StrictRoute
 from app.routes.query import to_query
 from app.settings import EnvSettings, Settings, load_settings
@@ -77,7 +77,7 @@ def _line(event: Event) -> bytes:
     data: object = event.data
     if event.answer:
         content = event.answer.content
-        data = {"result": QueryResponse.of(event.answer)}
+        data = {"result": to_response(event.answer)}
     elif event.error:
         problem = from_cascade(event.error)
         content, data = problem.detail, problem.body()
