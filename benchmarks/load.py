@@ -238,7 +238,7 @@ class Load:
             await self.connect()
         measured = asyncio.ensure_future(self.window())
         # Every 25 ms, each third request would come just when the first is answered after 50 ms.
-        gaps = random.Random(0)  # noqa: S311
+        gaps = random.Random(0)  # noqa: S311 -- the same times for all
         due = time.perf_counter()
         while not measured.done():
             due += gaps.expovariate(self.job["rate"])

@@ -25,9 +25,11 @@ from app.settings import Settings, load_settings
 from app.terminal import AsJson, explained, fail, tell
 from app.values import value
 
-HELP = "Run the service, ask it, and look after its keys and books."
-
-cli = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Run the service, ask it, and look after its keys and books.",
+)
 cli.add_typer(cli_keys.cli, name="keys")
 cli.command()(cli_replay.replay)
 usage_cli = typer.Typer(no_args_is_help=True, help="What was used and spent.")

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from app.cascade.errors import CascadeError, ConfigurationError
+from app.cascade.types import Json
 from app.http.problems import from_cascade
+from app.http.schemas import QueryResponse
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -31,7 +33,7 @@ def fail(message: str) -> None:
     raise typer.Exit(1)
 
 
-def tell(found: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+def tell(found: Mapping[str, Json] | Sequence[Mapping[str, Json]] | QueryResponse) -> None:
     """Print it as JSON."""
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 

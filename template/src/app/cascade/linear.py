@@ -80,12 +80,11 @@ class PatternSets:
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._sets: list[tuple[bool, Match, list[int]]] = []
-        for flags in sorted({int(pattern.flags) & SETTINGS for pattern in patterns}):
-            numbers = [
-                number
-                for number, pattern in enumerate(patterns)
-                if int(pattern.flags) & SETTINGS == flags
-            ]
+        by_flags: dict[int, list[int]] = {}
+        for number, pattern in enumerate(patterns):
+            # Plain numbers: Python makes an object of the result of each `&` of its flags.
+            by_flags.setdefault(int(pattern.flags) & SETTINGS, []).append(number)
+        for flags, numbers in sorted(by_flags.items()):
             caseless = bool(flags & re.IGNORECASE)
             match: Match = _compile([patterns[number] for number in numbers], flags).Match
             # A text and its lower-case form are the same to it.

@@ -46,4 +46,5 @@ async def _answer(request: Request, asked: QueryRequest) -> Response:
     query = to_query(asked, settings, await get_deadline(request))
     account = await get_account(request)
     answer = await while_connected(request, engine.ask(query, account))
+    # Written here: FastAPI would check all of it once more.
     return Response(to_json(to_response(answer)), media_type="application/json")

@@ -37,21 +37,26 @@ POLICY = "; ".join(
 
 
 def router() -> APIRouter:
-    """The page and what it loads, read once; they name the service."""
+    """The page and what it loads, read once; the page names the service."""
     made = APIRouter()
     for file in FOLDER.iterdir():
         media_type = MEDIA_TYPES.get(file.suffix)
         if media_type is None:
             # What an editor or a file manager leaves is no part of the page.
             continue
-        path = "/playground" if file.name == PAGE else f"/playground/{file.name}"
-        made.add_route(path, _answering(file.read_bytes(), media_type), include_in_schema=False)
+        is_page = file.name == PAGE
+        path = "/playground" if is_page else f"/playground/{file.name}"
+        answer = _answering(file.read_bytes(), media_type, names_service=is_page)
+        made.add_route(path, answer, include_in_schema=False)
     return made
 
 
-def _answering(file: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _answering(
+    file: bytes, media_type: str, *, names_service: bool
+) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        content = file.replace(b"{service}", html.escape(request.app.title).encode())
+        name = html.escape(request.app.title).encode()
+        content = file.replace(b"{service}", name) if names_service else file
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, "ETag": tag}
         if tag in request.headers.get("if-none-match", ""):
