@@ -1,12 +1,15 @@
 """Taking turns: many queries do the same step one after the other, and not each all of its own."""
 
-import asyncio
+from collections.abc import Generator
+from types import coroutine
 
 
-async def turn() -> None:
+@coroutine
+def turn() -> Generator[None, None, None]:
     """Let those that can go on come this far too.
 
     A step's code and tables are then in the processor's caches for all but the first: with 32
     queries at once it takes a tenth less time. A query that is alone goes on at once.
     """
-    await asyncio.sleep(0)
+    # As `asyncio.sleep(0)` does, with one function more to wake where it waits, not three.
+    yield

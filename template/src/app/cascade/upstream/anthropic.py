@@ -186,7 +186,7 @@ async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Comp
     tools: dict[int, ToolCall] = {}
     ended = False
 
-    async def hear(data: bytes) -> None:
+    def read(data: bytes) -> str:
         nonlocal finish, start, usage, ended
         event = _Event.model_validate_json(data)
         match event.type:
@@ -194,7 +194,7 @@ async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Comp
                 start = event.message.usage if event.message else None
             case "content_block_delta" if event.delta and event.delta.text:
                 text.append(event.delta.text)
-                await on_text(event.delta.text)
+                return event.delta.text
             case "content_block_start" if event.content_block and event.content_block.id:
                 tools[event.index] = ToolCall(event.content_block.id, event.content_block.name, "")
             case "content_block_delta" if event.delta and event.index in tools:
@@ -210,8 +210,9 @@ async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Comp
                 ended = True
             case "error":
                 raise UpstreamFault("unavailable")
+        return ""
 
-    await wire.events(response, hear)
+    await wire.events(response, read, on_text)
     if not ended:
         raise UpstreamFault("interrupted")
     return Completion("".join(text), finish, usage, tool_calls=tuple(tools.values()))

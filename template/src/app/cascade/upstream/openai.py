@@ -94,7 +94,7 @@ class _Chunk(TypedDict, total=False):
     usage: _Usage | None
 
 
-_CHUNK = TypeAdapter(_Chunk)
+_CHUNK = TypeAdapter(_Chunk).validator
 
 
 @dataclass(slots=True)
@@ -105,11 +105,35 @@ class _Parts:
     tool_calls: dict[int, ToolCall] = field(default_factory=dict)
     finish_reason: str | None = None
     usage: Usage | None = None
+    done: bool = False
+
+    def read(self, data: bytes) -> str:
+        """Add an event of a stream; the text that it says."""
+        if data == b"[DONE]":
+            self.done = True
+            return ""
+        chunk: _Chunk = _CHUNK.validate_json(data)
+        if usage := chunk.get("usage"):
+            self.usage = usage.parsed()
+        choices = chunk.get("choices")
+        if not choices:
+            return ""
+        choice = choices[0]
+        if reason := choice.get("finish_reason"):
+            self.finish_reason = reason
+        self.add_logprobs(choice.get("logprobs"))
+        piece = choice["delta"]
+        for call in piece.get("tool_calls") or ():
+            self.add_tool_call(call.index, call)
+        text = piece.get("content") or ""
+        if text:
+            self.text.append(text)
+        return text
 
     def add_logprobs(self, found: _Logprobs | None) -> None:
-        items = (found.get("content") if found else None) or ()
-        self.tokens += [item["token"] for item in items]
-        self.logprobs += [item["logprob"] for item in items]
+        for item in (found.get("content") if found else None) or ():
+            self.tokens.append(item["token"])
+            self.logprobs.append(item["logprob"])
 
     def add_tool_call(self, index: int, piece: _ToolCall) -> None:
         """Streams bring a call in pieces: first its name, then its arguments bit by bit."""
@@ -213,27 +237,7 @@ def _whole(raw: bytes) -> Completion:
 
 async def _streamed(response: aiohttp.ClientResponse, on_text: "OnText") -> Completion:
     parts = _Parts()
-    done = False
-
-    async def hear(data: bytes) -> None:
-        nonlocal done
-        if data == b"[DONE]":
-            done = True
-            return
-        chunk = _CHUNK.validate_json(data)
-        if usage := chunk.get("usage"):
-            parts.usage = usage.parsed()
-        for choice in chunk.get("choices", ())[:1]:
-            parts.finish_reason = choice.get("finish_reason") or parts.finish_reason
-            parts.add_logprobs(choice.get("logprobs"))
-            piece = choice["delta"]
-            for call in piece.get("tool_calls") or ():
-                parts.add_tool_call(call.index, call)
-            if text := piece.get("content"):
-                parts.text.append(text)
-                await on_text(text)
-
-    await wire.events(response, hear)
-    if not done and parts.finish_reason is None:
+    await wire.events(response, parts.read, on_text)
+    if not parts.done and parts.finish_reason is None:
         raise UpstreamFault("interrupted")
     return parts.completion()

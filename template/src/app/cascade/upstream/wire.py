@@ -11,9 +11,11 @@ import aiohttp
 from pydantic_core import to_json
 
 from app.cascade.errors import UpstreamFault
+from app.cascade.turns import turn
 from app.cascade.types import Json
 
-Hear = Callable[[bytes], Awaitable[None]]
+Read = Callable[[bytes], str]
+"""Takes the `data` of an event and returns the text that it says, if any."""
 CONTENT_TYPE = {"Content-Type": "application/json"}
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
@@ -80,8 +82,10 @@ async def body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-async def events(response: aiohttp.ClientResponse, hear: Hear) -> None:
-    """Let `hear` have the `data` of each server-sent event, to the end of the body.
+async def events(
+    response: aiohttp.ClientResponse, read: Read, on_text: Callable[[str], Awaitable[None]]
+) -> None:
+    """Let `read` have each server-sent event to the end of the body, and `on_text` what it says.
 
     In a task of its own: each piece wakes every function from its task's first to the one that
     reads, and some forty lie between a request and its upstream.
@@ -89,10 +93,12 @@ async def events(response: aiohttp.ClientResponse, hear: Hear) -> None:
     Raises:
         UpstreamFault: `malformed`, where they are more than any answer.
     """
-    await asyncio.create_task(_read(response.content, hear))
+    await asyncio.create_task(_read_all(response.content, read, on_text))
 
 
-async def _read(content: aiohttp.StreamReader, hear: Hear) -> None:
+async def _read_all(
+    content: aiohttp.StreamReader, read: Read, on_text: Callable[[str], Awaitable[None]]
+) -> None:
     left, count, begun = BODY_BYTES, 0, b""
     while part := await content.readany():
         left -= len(part)
@@ -103,10 +109,11 @@ async def _read(content: aiohttp.StreamReader, hear: Hear) -> None:
             count += 1
             if count % LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if line.startswith(b"data:"):
-                await hear(line[5:].strip())
-    if begun.startswith(b"data:"):
-        await hear(begun[5:].strip())
+            if line.startswith(b"data:") and (text := read(line[5:].strip())):
+                await turn()
+                await on_text(text)
+    if begun.startswith(b"data:") and (text := read(begun[5:].strip())):
+        await on_text(text)
 
 
 def _refusal(response: aiohttp.ClientResponse) -> UpstreamFault:
