@@ -21,7 +21,7 @@ CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
 BODY_BYTES = 2**24
 LINES_AT_ONCE = 32
-"""Lines that have come already are read without waiting; after so many others get their turn."""
+"""Lines that say nothing are read one after the other; after so many others get their turn."""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -108,7 +108,7 @@ async def _read_all(
         for line in lines:
             count += 1
             if count % LINES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await turn()
             if line.startswith(b"data:") and (text := read(line[5:].strip())):
                 await turn()
                 await on_text(text)
