@@ -220,6 +220,7 @@ def streams(session: Session, name: str) -> Sample:
         held, known["level"] = LEVELS[at], at
         at += 1
     if held and at < len(LEVELS):
+        # Levels are a fifth apart; twice halved, a twentieth.
         too_many = LEVELS[at]
         for _ in range(2):
             between = round(math.sqrt(held * too_many))

@@ -94,6 +94,7 @@ class _Chunk(TypedDict, total=False):
     usage: _Usage | None
 
 
+# The validator itself: one call less for each piece.
 _CHUNK = TypeAdapter(_Chunk).validator
 
 
@@ -126,8 +127,7 @@ class _Parts:
         for call in piece.get("tool_calls") or ():
             self.add_tool_call(call.index, call)
         text = piece.get("content") or ""
-        if text:
-            self.text.append(text)
+        self.text.append(text)
         return text
 
     def add_logprobs(self, found: _Logprobs | None) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 import aiohttp
 from pydantic_core import to_json
@@ -13,6 +14,9 @@ from pydantic_core import to_json
 from app.cascade.errors import UpstreamFault
 from app.cascade.turns import turn
 from app.cascade.types import Json
+
+if TYPE_CHECKING:
+    from app.cascade.upstream import OnText
 
 Read = Callable[[bytes], str]
 """Takes the `data` of an event and returns the text that it says, if any."""
@@ -82,9 +86,7 @@ async def body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-async def events(
-    response: aiohttp.ClientResponse, read: Read, on_text: Callable[[str], Awaitable[None]]
-) -> None:
+async def events(response: aiohttp.ClientResponse, read: Read, on_text: "OnText") -> None:
     """Let `read` have each server-sent event to the end of the body, and `on_text` what it says.
 
     In a task of its own: each piece wakes every function from its task's first to the one that
@@ -96,9 +98,7 @@ async def events(
     await asyncio.create_task(_read_all(response.content, read, on_text))
 
 
-async def _read_all(
-    content: aiohttp.StreamReader, read: Read, on_text: Callable[[str], Awaitable[None]]
-) -> None:
+async def _read_all(content: aiohttp.StreamReader, read: Read, on_text: "OnText") -> None:
     left, count, begun = BODY_BYTES, 0, b""
     while part := await content.readany():
         left -= len(part)

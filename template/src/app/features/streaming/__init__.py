@@ -21,7 +21,7 @@ from fastapi import Query as FromUrl
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.cascade.exchange import Emit
 from app.cascade.types import Event, Json
@@ -42,7 +42,6 @@ from app.routes.query import to_query
 from app.settings import EnvSettings, Settings, load_settings
 
 MEDIA_TYPE = "text/event-stream"
-BODY = "http.response.body"
 PING_SECONDS = 15.0
 """A proxy may take a connection for dead on which nothing is said for longer."""
 # The latter for nginx.
@@ -150,7 +149,7 @@ class EventStream(Response):
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
                 pinging = asyncio.create_task(ping())
-            await send({"type": BODY, "body": _line(event), "more_body": True})
+            await send(_body(_line(event)))
 
         async def ping() -> None:
             nonlocal heard
@@ -158,14 +157,18 @@ class EventStream(Response):
                 await asyncio.sleep(heard + PING_SECONDS - loop.time())
                 if loop.time() - heard >= PING_SECONDS:
                     heard = loop.time()
-                    await send({"type": BODY, "body": b": ping\n\n", "more_body": True})
+                    await send(_body(b": ping\n\n"))
 
         try:
             await self._tell(emit)
         finally:
             if pinging:
                 pinging.cancel()
-        await send({"type": BODY, "body": b""})
+        await send(_body(b"", more=False))
+
+
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 @router.post(
