@@ -18,7 +18,7 @@ from app.features.rate_limit.counting import Count, Place, Rule, Window
 from app.features.rate_limit.memory import MemoryPlace
 from app.features.rate_limit.places import choose
 from app.features.rate_limit.reach import Reach
-from app.features.rate_limit.sqlite import SqlitePlace
+from app.features.rate_limit.sqlite import FORMAT, SqlitePlace
 from tests.conftest import eventually, watched
 from tests.redis_server import RedisServer
 
@@ -381,6 +381,21 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         places = [SqlitePlace(tmp_path / f"{number}.sqlite3", rule) for _ in range(8)]
         with ThreadPoolExecutor(len(places)) as threads:
             list(threads.map(SqlitePlace.check, places))
+
+
+def test_a_start_waits_for_another_longer_than_a_request_does(tmp_path: Path) -> None:
+    path = tmp_path / "limits.sqlite3"
+    place = SqlitePlace(path, Rule(1, "fixed"))
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        starting = threads.submit(place.check)
+        time.sleep(FORMAT.busy_seconds + 0.5)
+        assert not starting.done()
+        other.execute("ROLLBACK")
+        starting.result()
 
 
 def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -13,6 +14,9 @@ from app.ledger.writer import Work, Writer
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+OPENING_SECONDS = 10.0
+"""How long a start waits for another that makes the file, on a slow disk too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class Format:
     """A statement for files that are older than it; whoever does not know it is not disturbed."""
     synchronous: Literal["NORMAL", "OFF"]
     busy_seconds: float
-    """How long others may keep the file to themselves."""
+    """How long others may keep the file to themselves while the service runs."""
 
 
 class SharedFile:
@@ -49,14 +53,14 @@ class SharedFile:
             ConfigurationError: the file is somebody else's, or from a newer version.
             sqlite3.Error: it cannot be used.
         """
-        with closing(self._connect()) as connection:
+        with closing(self._connect(OPENING_SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(statement)
             connection.execute("ROLLBACK")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        self._writer = Writer(self._connect)
+        self._writer = Writer(partial(self._connect, self._format.busy_seconds))
         try:
             yield
         finally:
@@ -81,8 +85,7 @@ class SharedFile:
             raise LedgerUnavailable("not open")
         return await self._writer.run(work, about)
 
-    def _connect(self) -> sqlite3.Connection:
-        seconds = self._format.busy_seconds
+    def _connect(self, seconds: float) -> sqlite3.Connection:
         end = time.monotonic() + seconds
         while True:
             connection = sqlite3.connect(self.path, timeout=seconds, isolation_level=None)
