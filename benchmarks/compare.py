@@ -432,13 +432,16 @@ def row(line: Line, samples: Samples, ours: str) -> str | None:
     median, (low, high) = statistics.median(ratios), spread(ratios)
     # Of a distance in milliseconds: half a millisecond is what the machine's clock of sleeps gives.
     wide = high - low > (0.5 if line.distance else NOISY * abs(median))
-    if wide and len(ratios) > 1:
-        return f"{start}{both}NOISY | {low:.3g}-{high:.3g} | {by_cpu} | {goal} | ? |"
-    met = median <= line.goal if line.most else median >= line.goal
-    result = f"{median:+.2f} ms" if line.distance else f"{median:.3g}x"
+    result = "NOISY" if wide else f"{median:+.2f} ms" if line.distance else f"{median:.3g}x"
     between = f"{low:.3g}-{high:.3g}" if len(ratios) > 1 else "once"
-    verdict = "met" if met else "**missed**"
+    verdict = judged(line, low, high)
     return f"{start}{both}{result} | {between} | {by_cpu} | {goal} | {verdict} |"
+
+
+def judged(line: Line, low: float, high: float) -> str:
+    """What the middle half of the rounds says of the goal, if it lies on one side of it."""
+    reached = {each <= line.goal if line.most else each >= line.goal for each in (low, high)}
+    return "?" if len(reached) == 2 else "met" if reached == {True} else "**missed**"
 
 
 def table(samples: Samples) -> Iterator[str]:
