@@ -440,8 +440,8 @@ def row(line: Line, samples: Samples, ours: str) -> str | None:
 
 def judged(line: Line, low: float, high: float) -> str:
     """What the middle half of the rounds says of the goal, if it lies on one side of it."""
-    reached = {each <= line.goal if line.most else each >= line.goal for each in (low, high)}
-    return "?" if len(reached) == 2 else "met" if reached == {True} else "**missed**"
+    reached = [each <= line.goal if line.most else each >= line.goal for each in (low, high)]
+    return "met" if all(reached) else "?" if any(reached) else "**missed**"
 
 
 def table(samples: Samples) -> Iterator[str]:

@@ -387,7 +387,7 @@ def test_a_start_waits_for_another_longer_than_a_request_does(tmp_path: Path) ->
     path = tmp_path / "limits.sqlite3"
     place = SqlitePlace(path, Rule(1, "fixed"))
     with (
-        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
         ThreadPoolExecutor(1) as threads,
     ):
         other.execute("BEGIN EXCLUSIVE")
