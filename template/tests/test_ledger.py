@@ -571,7 +571,7 @@ def test_no_number_of_tasks_spends_more_than_the_budget(place: Place, seed: int)
             assert all(each.cost <= Decimal("0.5") for each in today)
             assert sum(each.cost for each in today) == spent
             # Nothing is set aside any more.
-            await ledger.reserve(Decimal(2) - spent)
+            await ledger.reserve(Decimal(2) - spent, Account("other", budget=Decimal(2)))
 
     run(go())
 
