@@ -30,7 +30,7 @@ from cascadeflow.quality.quality import AdaptiveThreshold, QualityConfig, Qualit
 from cascadeflow.routing.task_detector import TaskDetector
 from cascadeflow.schema.config import ModelConfig
 from cascadeflow.schema.result import CascadeResult
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cascade import letters, questions
@@ -315,6 +315,7 @@ def test_of_a_draft_only_phrases_sums_code_and_lists_make_a_chain_of_reasoning()
 
 
 @pytest.mark.parametrize("pattern", letters.NEEDED)
+@settings(deadline=None)
 @given(data=st.data())
 @relied_on_by("letters.py")
 def test_what_a_pattern_matches_has_its_letters(pattern: str, data: st.DataObject) -> None:
