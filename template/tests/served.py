@@ -51,7 +51,7 @@ class Served:
 
     def ended(self) -> int:
         """Its exit code."""
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=20)
 
 
 def _listens(url: str) -> bool:
@@ -81,10 +81,10 @@ def served(cascade_file: Path, *options: str, **variables: str) -> Iterator[Serv
         reading.start()
         try:
             count = int(options[1]) if "--workers" in options else 1
-            assert eventually(lambda: found.started >= count or process.poll() is not None, 60)
+            assert eventually(lambda: found.started >= count or process.poll() is not None)
             assert found.started >= count, found.log
             # Under a parent a process says that it has started before it listens.
-            assert eventually(lambda: _listens(found.url), 60)
+            assert eventually(lambda: _listens(found.url))
             yield found
         finally:
             # Its workers too, which hold the pipe open.
