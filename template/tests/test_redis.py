@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from decimal import Decimal
 
 import pytest
@@ -73,6 +74,20 @@ def test_a_frozen_redis_neither_stalls_the_loop_nor_loses_an_entry(
         run(go())
     finally:
         redis_server.resume()
+
+
+def test_a_service_that_does_not_run_for_a_while_does_not_take_redis_for_gone(
+    place: Place,
+) -> None:
+    async def go() -> None:
+        async with pump.Pump.open(place.url) as opened:
+            # Its reply, that there is nothing, comes while the loop stands still.
+            asked = asyncio.create_task(opened.ask("BLPOP", "nothing", "0.2"))
+            await asyncio.sleep(0.1)
+            time.sleep(pump.SECONDS)  # noqa: ASYNC251
+            assert await asked is None
+
+    run(go())
 
 
 def test_a_redis_that_is_gone_refuses_queries_and_gets_what_was_under_way(

@@ -22,6 +22,8 @@ from app.values import value
 
 SECONDS = 0.5
 """For anything that Redis is asked; it takes a thousandth of that when it is well."""
+LAST_LOOK = 0.05
+"""After them, in seconds too."""
 TOGETHER = 256
 Argument = str | int
 
@@ -113,7 +115,7 @@ class Pump:
                     _settle(command.future, reply)
 
     async def _send(self, batch: Sequence[Command]) -> list[object]:
-        async with asyncio.timeout(SECONDS):
+        async with _patience():
             replies = await self._execute(batch, known=True)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 replies = await self._execute(batch, known=False)
@@ -125,6 +127,25 @@ class Pump:
             pipeline.execute_command(*command.sent(known=known))
         replies: list[object] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """A limit for what Redis is asked, reached only after one more look at what has come.
+
+    Where this process did not run for a while, the reply and the end of the limit are there in the
+    same turn of the loop, and Redis was well.
+
+    Raises:
+        TimeoutError: Redis has not replied.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(SECONDS, lambda: limit.reschedule(loop.time() + LAST_LOOK))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def check_url(setting: str, url: str) -> None:
@@ -161,7 +182,7 @@ def connect(url: str) -> client.Redis:
         url,
         # One for all that is asked together, in `_send`, and not one for each reply.
         socket_timeout=None,
-        socket_connect_timeout=SECONDS,
+        socket_connect_timeout=None,
         retry=retry,
         decode_responses=True,
     )
