@@ -82,13 +82,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
 
     for name in ("search", "match", "fullmatch", "split", "findall", "finditer", "sub"):
         monkeypatch.setattr(re, name, noting(getattr(re, name), 2 if name == "sub" else 1))
-    found_in = linear.PatternSets.found_in
+    found_in = linear.PatternSet.found_in
 
-    def note_re2(self: linear.PatternSets, text: str) -> frozenset[int]:
+    def note_re2(self: linear.PatternSet, text: str) -> frozenset[int]:
         found.by_re2.append(text)
         return found_in(self, text)
 
-    monkeypatch.setattr(linear.PatternSets, "found_in", note_re2)
+    monkeypatch.setattr(linear.PatternSet, "found_in", note_re2)
     return found
 
 

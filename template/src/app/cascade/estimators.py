@@ -11,7 +11,7 @@ from typing import Any
 from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 
-from app.cascade.linear import PatternSets, Uncompiled
+from app.cascade.linear import PatternSet, Uncompiled
 from app.cascade.questions import Question
 
 KEPT = 4
@@ -32,7 +32,7 @@ class Difficulty(QueryDifficultyEstimator):
         super().__init__()
         phrases = [(kind, phrase) for kind in KINDS for phrase in getattr(self, kind)]
         self._phrases = phrases
-        self._sets = PatternSets([Uncompiled(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
+        self._set = PatternSet([Uncompiled(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
         self._estimate = lru_cache(KEPT)(super().estimate)
 
     def estimate(self, query: str, verbose: bool = False) -> float:
@@ -40,7 +40,7 @@ class Difficulty(QueryDifficultyEstimator):
 
     def _analyze_question_type_calibrated(self, query_lower: str) -> float:
         found: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for number in sorted(self._sets.found_in(query_lower)):
+        for number in sorted(self._set.found_in(query_lower)):
             kind, phrase = self._phrases[number]
             found[kind].append(phrase)
         for kind, phrases in found.items():
@@ -54,7 +54,7 @@ class Alignment(QueryResponseAlignmentScorer):
     def __init__(self) -> None:
         super().__init__()
         reasoning = Question(QueryResponseAlignmentScorer, "_detect_reasoning_chain", ["=", "```"])
-        self._marks = PatternSets([reasoning.pattern])
+        self._marks = PatternSet([reasoning.pattern])
         self._unread: str | None = None
         # It says that it returns a number, and with `verbose` does not.
         self._analyze: Callable[..., Any] = lru_cache(KEPT)(super().score)

@@ -17,8 +17,9 @@ from app.values import value
 Match = Callable[[str], list[int]]
 FoundIn = Callable[[str], frozenset[int]]
 Narrow = Callable[[Iterable[str]], None]
+# A plain number: Python makes an object of the result of each `&` of its flags.
+IGNORECASE = int(re.IGNORECASE)
 MAX_MEMORY = 256 * 2**20
-SETTINGS = int(re.IGNORECASE | re.MULTILINE | re.DOTALL)
 
 LETTERS_END = 0x40000
 """No letter, digit or space lies beyond the planes 0 to 3 of Unicode."""
@@ -72,39 +73,37 @@ class Late:
     MULTILINE = re.MULTILINE
 
 
-class PatternSets:
+class PatternSet:
     """Answers which of many patterns occur in a text.
 
     By their numbers: Python reads a pattern from end to end whenever it looks one up.
     """
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self._sets: list[tuple[bool, Match, list[int]]] = []
-        by_flags: dict[int, list[int]] = {}
-        for number, pattern in enumerate(patterns):
-            # Plain numbers: Python makes an object of the result of each `&` of its flags.
-            by_flags.setdefault(int(pattern.flags) & SETTINGS, []).append(number)
-        for flags, numbers in sorted(by_flags.items()):
-            caseless = bool(flags & re.IGNORECASE)
-            match: Match = _compile([patterns[number] for number in numbers], flags).Match
-            # A text and its lower-case form are the same to it.
-            self._sets.append((caseless, lru_cache(2)(match) if caseless else match, numbers))
+        self._match = _compile(patterns)
+        self._caseless = frozenset(
+            number for number, each in enumerate(patterns) if int(each.flags) & IGNORECASE
+        )
+        self._empty = frozenset({len(patterns)})
 
     def found_in(self, text: str) -> frozenset[int]:
         """The numbers of the patterns that occur in the text."""
         if text.isascii():
-            view = caseless_view = text.translate(_ASCII)
-        else:
-            table = _to_ascii()
-            view, caseless_view = text.translate(table), text.translate(_CASELESS).translate(table)
-        found: set[int] = set()
-        for caseless, match, numbers in self._sets:
-            matches = match(caseless_view.lower() if caseless else view)
-            # The empty pattern matches any text: without it RE2 has given up, and does not say so.
-            if not matches:
-                raise MemoryError("RE2 has not enough memory for this text")
-            found.update([numbers[index] for index in matches if index < len(numbers)])
-        return frozenset(found)
+            return self._matches(text.translate(_ASCII))
+        table = _to_ascii()
+        found = self._matches(text.translate(table))
+        folded = text.translate(_CASELESS)
+        if folded == text:
+            return found
+        caseless = self._matches(folded.translate(table)) & self._caseless
+        return found - self._caseless | caseless
+
+    def _matches(self, view: str) -> frozenset[int]:
+        matches = self._match(view)
+        # The empty pattern matches any text: without it RE2 has given up, and does not say so.
+        if not matches:
+            raise MemoryError("RE2 has not enough memory for this text")
+        return frozenset(matches) - self._empty
 
 
 class _Answered:
@@ -130,7 +129,7 @@ def linearize(holder: object) -> Narrow:
     patterns = [pattern for held in attributes.values() for pattern in _patterns(held)]
     suited = [*dict.fromkeys(pattern for pattern in patterns if _suits(pattern))]
     # The text and its lower-case form are asked for many times each, in turn.
-    found_in = lru_cache(maxsize=4)(PatternSets(suited).found_in)
+    found_in = lru_cache(maxsize=4)(PatternSet(suited).found_in)
     answered = {
         pattern: _Answered(number, pattern, found_in) for number, pattern in enumerate(suited)
     }
@@ -198,20 +197,25 @@ def _suits(pattern: Pattern) -> bool:
     return pattern.pattern.isascii() and "$" not in pattern.pattern
 
 
-def _compile(patterns: Sequence[Pattern], flags: int) -> re2.Set:
+def _compile(patterns: Sequence[Pattern]) -> Match:
+    """What returns the numbers of those that match a text, and one more, of the empty pattern."""
     options = re2.Options()
     options.max_mem = MAX_MEMORY
-    letters = "".join(
-        letter
-        for letter, flag in (("i", re.IGNORECASE), ("m", re.MULTILINE), ("s", re.DOTALL))
-        if flags & flag
-    )
     found = re2.Set.SearchSet(options)
     for pattern in patterns:
-        found.Add(f"(?{letters}){pattern.pattern}" if letters else pattern.pattern)
+        found.Add(f"{_flags(int(pattern.flags))}{pattern.pattern}")
     found.Add("")
     found.Compile()
-    return found
+    match: Match = found.Match
+    return match
+
+
+@cache
+def _flags(flags: int) -> str:
+    """As a pattern begins that has these of Python's."""
+    known = (("i", re.IGNORECASE), ("m", re.MULTILINE), ("s", re.DOTALL))
+    letters = "".join(letter for letter, flag in known if flags & flag)
+    return f"(?{letters})" if letters else ""
 
 
 def _patterns(held: object) -> list[Pattern]:

@@ -11,7 +11,7 @@ from cascadeflow.quality.alignment_scorer import QueryResponseAlignmentScorer
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
 from cascadeflow.quality.quality import QualityValidator
 
-from app.cascade.linear import FoundIn, PatternSets, Uncompiled
+from app.cascade.linear import FoundIn, PatternSet, Uncompiled
 from app.values import value
 
 Ask = Callable[..., bool]
@@ -71,11 +71,11 @@ def of(
 
 def ask_sparingly(questions: Sequence[Question]) -> None:
     """Replace the methods by ones that say the same."""
-    sets = PatternSets([each.pattern for each in questions])
+    patterns = PatternSet([each.pattern for each in questions])
 
     @lru_cache(KEPT)
     def found_in(prompt: str) -> frozenset[int]:
-        return sets.found_in(prompt.lower())
+        return patterns.found_in(prompt.lower())
 
     for number, question in enumerate(questions):
         setattr(question.holder, question.name, _sparing(question.ask, number, found_in))

@@ -27,7 +27,7 @@ from app.cascade.borrowed import borrowed
 from app.cascade.config import ActiveCascade
 from app.cascade.estimators import Alignment, Difficulty
 from app.cascade.exchange import CURRENT, Judgement
-from app.cascade.linear import Late, PatternSets, Uncompiled, linearize
+from app.cascade.linear import Late, PatternSet, Uncompiled, linearize
 from app.cascade.provider import CascadeProvider
 from app.cascade.types import Query
 
@@ -157,7 +157,7 @@ class _Analyzer(ResponseAnalyzer):
         return {"suspicious_patterns": suspicious, "risk_level": risk}
 
 
-_HALLUCINATIONS = PatternSets(
+_HALLUCINATIONS = PatternSet(
     [Uncompiled(each, re.IGNORECASE) for each in ResponseAnalyzer.HALLUCINATION_PATTERNS]
 )
 
