@@ -7,6 +7,8 @@ from typing import TypeVar
 from fastapi import Request
 
 ResultT = TypeVar("ResultT")
+SOON = 0.002
+"""Seconds: by then a model has been asked, and there is time until it answers."""
 
 
 class ClientGone(Exception):
@@ -19,7 +21,7 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
     Raises:
         ClientGone: it did.
     """
-    working = asyncio.current_task()
+    loop, working = asyncio.get_running_loop(), asyncio.current_task()
     done = left = False
 
     async def watch() -> None:
@@ -29,8 +31,11 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
         if working and not done:
             left = working.cancel()
 
-    # It ends by itself: ASGI servers say `http.disconnect` after the whole response as well.
-    request.state.watching = asyncio.create_task(watch())
+    def begin() -> None:
+        # It ends by itself: ASGI servers say `http.disconnect` after the whole response as well.
+        request.state.watching = loop.create_task(watch())
+
+    beginning = loop.call_later(SOON, begin)
     try:
         return await work
     except asyncio.CancelledError:
@@ -40,3 +45,4 @@ async def while_connected(request: Request, work: Coroutine[None, None, ResultT]
         raise
     finally:
         done = True
+        beginning.cancel()

@@ -34,7 +34,7 @@ from app.http.dependencies import (
     get_engine,
     get_settings,
 )
-from app.http.disconnect import ClientGone, while_connected
+from app.http.disconnect import SOON, ClientGone, while_connected
 from app.http.problems import from_cascade
 from app.http.schemas import QueryBody, QueryRequest, to_response
 from app.http.strict import StrictRoute
@@ -122,8 +122,9 @@ def feature(settings: Settings) -> Feature:
 class EventStream(Response):
     """Events that are sent as they come, and comments while none comes.
 
-    What can be refused is refused when it is called, while a status can still be sent. FastAPI's
-    own way from a generator to the wire costs more than the rest of an event's way.
+    What can be refused is refused when it is called, while a status can still be sent. The first
+    event is sent while the model thinks, and not before it is asked. FastAPI's own way from a
+    generator to the wire costs more than the rest of an event's way.
     """
 
     def __init__(self, tell: Callable[[Emit], Awaitable[None]]) -> None:
@@ -140,19 +141,42 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
         heard = 0.0
-        pinging: asyncio.Task[None] | None = None
+        opened, opening = False, asyncio.Lock()
+        held: list[bytes] = []
+        speaking: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
         async def emit(event: Event) -> None:
-            nonlocal heard, pinging
+            nonlocal heard, speaking
             heard = loop.time()
-            if pinging is None:
+            if opened:
+                await send(_body(_line(event)))
+                return
+            held.append(_line(event))
+            if speaking is None:
+                speaking = loop.call_later(SOON, begin)
+            else:
+                await open_()
+
+        async def open_() -> None:
+            nonlocal opened
+            async with opening:
+                if opened:
+                    return
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
-                pinging = asyncio.create_task(ping())
-            await send(_body(_line(event)))
+                while held:
+                    lines = b"".join(held)
+                    held.clear()
+                    await send(_body(lines))
+                opened = True
 
-        async def ping() -> None:
+        def begin() -> None:
+            nonlocal speaking
+            speaking = loop.create_task(speak())
+
+        async def speak() -> None:
             nonlocal heard
+            await open_()
             while True:
                 await asyncio.sleep(heard + PING_SECONDS - loop.time())
                 if loop.time() - heard >= PING_SECONDS:
@@ -161,9 +185,10 @@ class EventStream(Response):
 
         try:
             await self._tell(emit)
+            await open_()
         finally:
-            if pinging:
-                pinging.cancel()
+            if speaking:
+                speaking.cancel()
         await send(_body(b"", more=False))
 
 
