@@ -163,7 +163,10 @@ _HALLUCINATIONS = PatternSet(
 
 
 class _Validator(QualityValidator):
-    _configure = borrowed(QualityValidator.__init__, COMPLEXITY_AVAILABLE=False)
+    # Told every threshold, it need not learn one either.
+    _configure = borrowed(
+        QualityValidator.__init__, COMPLEXITY_AVAILABLE=False, ADAPTIVE_AVAILABLE=False
+    )
 
     def __init__(self, config: QualityConfig, difficulty: Difficulty, alignment: Alignment) -> None:
         self._configure(config)

@@ -13,23 +13,17 @@ MOST_BYTES = 65_536
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 400 to a flood of headers, and hangs up."""
 
-    _in_head = False
     _bytes = 0
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head, self._bytes = True, 0
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_head:
-            self._bytes += len(data)
-            if self._bytes > MOST_BYTES and not self.transport.is_closing():
-                self.send_400_response("The headers are too long.")
+        # A request's scope is made when it begins, and has a method when its headers have ended.
+        if not self.scope or self.scope.get("method"):
+            self._bytes = 0
+            return
+        self._bytes += len(data)
+        if self._bytes > MOST_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers are too long.")
 
     def send_400_response(self, msg: str) -> None:
         """The error of what never became a request, and so has no id; then hang up."""
