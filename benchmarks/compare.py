@@ -66,7 +66,7 @@ class Session:
 
     @contextlib.contextmanager
     def anew(self, name: str) -> Iterator[Server]:
-        """A process of its own: where its memory lies makes one slower than the next, for life."""
+        """A new process: one is some hundredths slower than the next for as long as it lives."""
         if name == "direct":
             yield self.server(name)
             return
