@@ -58,20 +58,20 @@ class Session:
             self.warm(server)
         return self.servers[name]
 
-    def warm(self, server: Server) -> None:
+    def warm(self, server: Server, *, stream: bool = False) -> None:
         """What a contender does at its first requests only is nobody's measurement."""
         self.set()
-        asked = contenders.request(server.contender, 100)
+        asked = contenders.request(server.contender, 100, stream=stream)
         self.load(server, asked, "", mode="count", connections=8, requests=100)
 
     @contextlib.contextmanager
-    def anew(self, name: str) -> Iterator[Server]:
+    def anew(self, name: str, *, stream: bool) -> Iterator[Server]:
         """A new process: one is some hundredths slower than the next for as long as it lives."""
         if name == "direct":
             yield self.server(name)
             return
         with self.starting(name, f"{name}-anew") as server:
-            self.warm(server)
+            self.warm(server, stream=stream)
             yield server
 
     def starting(self, name: str, folder: str = "") -> contextlib.AbstractContextManager[Server]:
@@ -178,19 +178,26 @@ def check(counts: dict[str, float], kind: str, connections: int, name: str) -> N
         raise WrongAnswer(f"{name}: {kind}, and small was asked {small:.0f}, large {large:.0f}")
 
 
-def latency(session: Session, name: str) -> Sample:
-    """What is added to an upstream that takes 50 ms, at 40 requests a second."""
-    with session.anew(name) as server:
-        session.set(delay=0.05)
-        sample = session.load(
+def one_by_one(
+    session: Session, name: str, rate: float, *, stream: bool = False, **upstream: float
+) -> Sample:
+    """Requests that come so many a second, at random times, to a new process."""
+    with session.anew(name, stream=stream) as server:
+        session.set(**upstream)
+        return session.load(
             server,
-            contenders.request(ALL[name], 100),
+            contenders.request(ALL[name], 100, stream=stream),
             "",
             mode="open",
-            rate=40,
+            rate=rate,
             seconds=3.0 if session.quick else 8.0,
             warm=0.5,
         )
+
+
+def latency(session: Session, name: str) -> Sample:
+    """What is added to an upstream that takes 50 ms, at 40 requests a second."""
+    sample = one_by_one(session, name, 40, delay=0.05)
     return {
         **sample,
         "added_p50": sample["latency_p50"] - 50,
@@ -200,17 +207,7 @@ def latency(session: Session, name: str) -> Sample:
 
 def first(session: Session, name: str) -> Sample:
     """Time to the first token of streams that begin 20 a second; the model takes 20 ms."""
-    with session.anew(name) as server:
-        session.set(delay=0.02, cadence=0.01, pieces=10)
-        return session.load(
-            server,
-            contenders.request(ALL[name], 100, stream=True),
-            "",
-            mode="open",
-            rate=20,
-            seconds=3.0 if session.quick else 8.0,
-            warm=0.5,
-        )
+    return one_by_one(session, name, 20, stream=True, delay=0.02, cadence=0.01, pieces=10)
 
 
 FEW = 30

@@ -120,7 +120,7 @@ class _Answered:
 
 
 def linearize(holder: object) -> Narrow:
-    """Let sets answer for every pattern among the attributes of an object.
+    """Let a set answer for every pattern among the attributes of an object.
 
     Returns what leaves of its lists only the patterns that occur in some texts: whoever searches
     these texts for all of them, one after the other, finds the same and asks little.

@@ -163,7 +163,7 @@ _HALLUCINATIONS = PatternSet(
 
 
 class _Validator(QualityValidator):
-    # Told every threshold, it need not learn one either.
+    # The cascade hands it each threshold: what it would learn is never asked for.
     _configure = borrowed(
         QualityValidator.__init__, COMPLEXITY_AVAILABLE=False, ADAPTIVE_AVAILABLE=False
     )

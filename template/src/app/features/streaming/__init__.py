@@ -159,6 +159,7 @@ class EventStream(Response):
 
         async def open_() -> None:
             nonlocal opened
+            # The second event may come while the timer's task sends the first.
             async with opening:
                 if opened:
                     return
