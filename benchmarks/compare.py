@@ -20,6 +20,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,17 @@ class Session:
     upstream: int = 0
     redis: str = ""
     servers: dict[str, Server] = field(default_factory=dict)
+    doing: str = ""
+    """What is measured at the moment."""
+
+    def attempt(self, name: str, measure: Callable[[], Sample]) -> Sample | None:
+        """What `measure` returns, or None after a wrong answer."""
+        typer.echo(f"\r\x1b[K{self.doing}: {name}", nl=False, err=True)
+        try:
+            return measure()
+        except WrongAnswer as wrong:
+            typer.echo(f"\r\x1b[K{self.doing}: {wrong}", err=True)
+            return None
 
     def server(self, name: str) -> Server:
         if name not in self.servers:
@@ -135,11 +147,25 @@ def get(port: int, path: str) -> dict[str, float]:
 
 # --- workloads ------------------------------------------------------------------------------------
 
+Round = dict[str, Sample | None]
+"""What was measured of each contender; None after a wrong answer."""
+Measure = Callable[[Session, Sequence[str]], Round]
+
+
+def in_turn(measure: Callable[[Session, str], Sample]) -> Measure:
+    """One contender after the other."""
+
+    def measure_all(session: Session, names: Sequence[str]) -> Round:
+        return {name: session.attempt(name, partial(measure, session, name)) for name in names}
+
+    return measure_all
+
+
 TEXTS = {"accepted": "patterns from data", "rejected": "In short,", "direct": "In short,"}
 """What an answer must hold: the drafter's, or the verifier's."""
 
 
-def throughput(chars: int, kind: str, stream: bool, connections: int) -> "Measure":
+def throughput(chars: int, kind: str, stream: bool, connections: int) -> Measure:
     """Requests answered while so many clients each wait for the answer before they ask again."""
 
     def measure(session: Session, name: str) -> Sample:
@@ -162,7 +188,7 @@ def throughput(chars: int, kind: str, stream: bool, connections: int) -> "Measur
             check(session.counts(), kind, connections, name)
         return sample
 
-    return measure
+    return in_turn(measure)
 
 
 def check(counts: dict[str, float], kind: str, connections: int, name: str) -> None:
@@ -178,36 +204,66 @@ def check(counts: dict[str, float], kind: str, connections: int, name: str) -> N
         raise WrongAnswer(f"{name}: {kind}, and small was asked {small:.0f}, large {large:.0f}")
 
 
+TURNS = 3
+"""Of each in a round, of seconds: a machine that becomes slower does so for all."""
+
+
 def one_by_one(
-    session: Session, name: str, rate: float, *, stream: bool = False, **upstream: float
-) -> Sample:
-    """Requests that come so many a second, at random times, to a new process."""
-    with session.anew(name, stream=stream) as server:
+    session: Session,
+    names: Sequence[str],
+    rate: float,
+    *,
+    stream: bool = False,
+    **upstream: float,
+) -> Round:
+    """Requests that come so many a second, at random times, to a new process of each.
+
+    The means of the turns.
+    """
+    turns: dict[str, list[Sample | None]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(session.anew(name, stream=stream)) for name in names}
         session.set(**upstream)
-        return session.load(
-            server,
-            contenders.request(ALL[name], 100, stream=stream),
-            "",
-            mode="open",
-            rate=rate,
-            seconds=3.0 if session.quick else 8.0,
-            warm=0.5,
-        )
+        for number in range(TURNS):
+            for name, server in servers.items():
+                ask = partial(
+                    session.load,
+                    server,
+                    contenders.request(ALL[name], 100, stream=stream),
+                    "",
+                    mode="open",
+                    rate=rate,
+                    times=number,
+                    seconds=1.0 if session.quick else 3.0,
+                    warm=0.5,
+                )
+                turns[name].append(session.attempt(name, ask))
+    return {name: mean(found) for name, found in turns.items()}
 
 
-def latency(session: Session, name: str) -> Sample:
+def mean(turns: Sequence[Sample | None]) -> Sample | None:
+    found = [turn for turn in turns if turn]
+    if len(found) < len(turns):
+        return None
+    return {metric: statistics.fmean(turn[metric] for turn in found) for metric in found[0]}
+
+
+def latency(session: Session, names: Sequence[str]) -> Round:
     """What is added to an upstream that takes 50 ms, at 40 requests a second."""
-    sample = one_by_one(session, name, 40, delay=0.05)
     return {
-        **sample,
-        "added_p50": sample["latency_p50"] - 50,
-        "added_p99": sample["latency_p99"] - 50,
+        name: sample
+        and {
+            **sample,
+            "added_p50": sample["latency_p50"] - 50,
+            "added_p99": sample["latency_p99"] - 50,
+        }
+        for name, sample in one_by_one(session, names, 40, delay=0.05).items()
     }
 
 
-def first(session: Session, name: str) -> Sample:
+def first(session: Session, names: Sequence[str]) -> Round:
     """Time to the first token of streams that begin 20 a second; the model takes 20 ms."""
-    return one_by_one(session, name, 20, stream=True, delay=0.02, cadence=0.01, pieces=10)
+    return one_by_one(session, names, 20, stream=True, delay=0.02, cadence=0.01, pieces=10)
 
 
 FEW = 30
@@ -304,9 +360,6 @@ def size(session: Session, name: str) -> Sample:
     return {"mb": contenders.installed_size(home / ".venv", home / "src") / 1e6}
 
 
-Measure = Callable[[Session, str], Sample]
-
-
 @dataclass(frozen=True)
 class Workload:
     """Something that is measured the same way of several contenders."""
@@ -315,6 +368,8 @@ class Workload:
     names: Sequence[str]
     once: bool = False
     """Where a second measurement would find the same."""
+    anew: bool = False
+    """Where it asks no process that others ask."""
 
 
 JSON = throughput(100, "accepted", stream=False, connections=32)
@@ -324,12 +379,12 @@ TABLE = {
     "json-100": Workload(JSON, ("direct", *RELAYS, "guide", "gateway", "litellm", *OURS)),
     "json-2000": Workload(throughput(2000, "accepted", False, 32), ("guide", *SERVICES)),
     "json-rejected": Workload(throughput(100, "rejected", False, 32), ("guide", *SERVICES)),
-    "latency": Workload(latency, ("direct", "aiohttp", "httpx", *SERVICES)),
-    "first": Workload(first, ("direct", "aiohttp", "httpx", "guide", *SERVICES)),
-    "streams": Workload(streams, ("aiohttp", "guide", *SERVICES)),
-    "memory": Workload(memory, ("litellm", "guide", *SERVICES), once=True),
-    "start": Workload(start, ("guide", *SERVICES)),
-    "size": Workload(size, ("all", "leanest", "fullest"), once=True),
+    "latency": Workload(latency, ("direct", "aiohttp", "httpx", *SERVICES), anew=True),
+    "first": Workload(first, ("direct", "aiohttp", "httpx", "guide", *SERVICES), anew=True),
+    "streams": Workload(in_turn(streams), ("aiohttp", "guide", *SERVICES)),
+    "memory": Workload(in_turn(memory), ("litellm", "guide", *SERVICES), once=True, anew=True),
+    "start": Workload(in_turn(start), ("guide", *SERVICES), anew=True),
+    "size": Workload(in_turn(size), ("all", "leanest", "fullest"), once=True, anew=True),
 }
 GRID = {
     f"{'sse' if stream else 'json'}/{chars}/{kind}/{connections}": Workload(
@@ -512,17 +567,11 @@ def measure(session: Session, chosen: dict[str, Workload], rounds: int) -> Sampl
     samples: Samples = defaultdict(list)
     for label, workload in chosen.items():
         names = [name for name in workload.names if name != "redis" or session.redis]
-        if label not in ("latency", "first", "memory", "start", "size"):
-            for name in names:
-                session.server(name)
+        for name in () if workload.anew else names:
+            session.server(name)
         for number in range(1 if workload.once else rounds):
-            for name in names:
-                typer.echo(f"\r\x1b[K{label}, round {number + 1}: {name}", nl=False, err=True)
-                try:
-                    sample = workload.measure(session, name)
-                except WrongAnswer as wrong:
-                    typer.echo(f"\r\x1b[K{label}: {wrong}", err=True)
-                    sample = None
+            session.doing = f"{label}, round {number + 1}"
+            for name, sample in workload.measure(session, names).items():
                 samples[label, name].append(sample)
     typer.echo("\r\x1b[K", nl=False, err=True)
     return samples
@@ -569,9 +618,7 @@ def main(
             chosen.pop("size", None)
     if contender:
         chosen = {
-            label: Workload(
-                each.measure, [name for name in each.names if name in contender], each.once
-            )
+            label: replace(each, names=[name for name in each.names if name in contender])
             for label, each in chosen.items()
         }
     needed = {name for each in chosen.values() for name in each.names} - {"all"}

@@ -7,9 +7,9 @@ answer must hold, `other`, a word in place of which each request has one of its 
 
     {"mode": "closed", "connections", "seconds", "warm"}   each connection asks once it is answered
     {"mode": "count", "connections", "requests"}           the same, until so many are answered
-    {"mode": "open", "rate", "seconds", "warm"}            requests at random times, the same each
-                                                           run, whatever becomes of the others;
-                                                           latency from then on
+    {"mode": "open", "rate", "seconds", "warm", "times"}   requests at random times, the same for
+                                                           the same number `times`, whatever becomes
+                                                           of the others; latency from then on
     {"mode": "streams", "connections", "seconds", "warm"}  streams that all run at once, pieces of
                                                            which are told by MARK
 
@@ -106,7 +106,8 @@ class Load:
             lines = [lines[0].replace("POST", "GET"), lines[1], *lines[4:]]
         request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
         self.before, _, self.after = request.partition(job["other"].encode())
-        self.number = 0
+        # No run asks what one before it has asked.
+        self.number = 7_000_000 * job.get("times", 0)
         self.letters = len(job["other"])
         self.expected = job["expected"].encode()
         self.mode = job["mode"]
@@ -238,7 +239,7 @@ class Load:
             await self.connect()
         measured = asyncio.ensure_future(self.window())
         # Every 25 ms, each third request would come just when the first is answered after 50 ms.
-        gaps = random.Random(0)  # noqa: S311 -- the same times for all
+        gaps = random.Random(self.job["times"])  # noqa: S311 -- the same times for all
         due = time.perf_counter()
         while not measured.done():
             due += gaps.expovariate(self.job["rate"])
