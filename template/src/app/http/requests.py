@@ -1,5 +1,6 @@
 """Around each request: an id, one log line without query string or body, a last resort, a limit."""
 
+import asyncio
 import logging
 import re
 import secrets
@@ -38,21 +39,16 @@ class RequestLog:
             await self.app(scope, receive, send)
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
-            method, path, status = scope["method"], quote(scope["path"]), scope["state"].get(STATUS)
-            fields = {
-                "method": method,
-                "path": path,
-                "status": status,
-                "duration_ms": milliseconds,
-            }
-            log.info(
-                "%s %s %s %.1fms",
-                method,
-                path,
-                status or "-",
-                milliseconds,
-                extra={logs.FIELDS: fields},
-            )
+            # After the answer: what is sent goes out when the loop comes round.
+            asyncio.get_running_loop().call_soon(_log, scope, milliseconds)
+
+
+def _log(scope: Scope, milliseconds: float) -> None:
+    method, path, status = scope["method"], quote(scope["path"]), scope["state"].get(STATUS)
+    fields = {"method": method, "path": path, "status": status, "duration_ms": milliseconds}
+    log.info(
+        "%s %s %s %.1fms", method, path, status or "-", milliseconds, extra={logs.FIELDS: fields}
+    )
 
 
 def send_id(_: Scope, headers: MutableHeaders) -> None:
