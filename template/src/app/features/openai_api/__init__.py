@@ -58,7 +58,7 @@ def feature(_: Settings) -> Feature:
     """The routes; who may name which models is told to them by the app."""
     mine = load_settings(OpenAISettings)
 
-    def tell(request: Request) -> None:
+    async def tell(request: Request) -> None:
         request.state.direct_models = mine.direct_models
 
     told = APIRouter(dependencies=[Depends(tell)])
@@ -67,7 +67,7 @@ def feature(_: Settings) -> Feature:
     return Feature(name=NAME, routers=[told])
 
 
-def allowed_models(request: Request, engine: TheEngine) -> tuple[str, ...]:
+async def allowed_models(request: Request, engine: TheEngine) -> tuple[str, ...]:
     """The names that this client may give as `model`."""
     rule, role = request.state.direct_models, request.state.key_role
     if rule == "off" or (rule == "admin" and role == "use"):
