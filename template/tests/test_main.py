@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
@@ -160,6 +162,24 @@ def test_what_the_start_of_a_process_made_is_not_looked_through_again() -> None:
 def test_objects_of_queries_under_way_are_looked_at_by_the_thousand() -> None:
     create_sole_app()
     assert gc.get_threshold()[0] == 10_000
+
+
+IMPORTED = """
+import ssl
+from app.cascade.unverified import import_aiohttp
+import_aiohttp()
+from aiohttp import connector
+for context in (connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED):
+    print(context.verify_mode.name, context.cert_store_stats())
+print("CERT_REQUIRED", ssl.create_default_context().cert_store_stats())
+"""
+
+
+def test_whom_an_upstreams_certificate_may_be_signed_by_is_as_without_the_sooner_import() -> None:
+    found = subprocess.check_output((sys.executable, "-c", IMPORTED), text=True)
+    verifying, other, usual = found.splitlines()
+    assert verifying == usual
+    assert other.startswith("CERT_NONE ")
 
 
 def test_settings_come_from_the_environment_when_none_are_given(

@@ -15,8 +15,10 @@ def main() -> None:
     # What is imported stays: to look through it for garbage again and again takes long.
     gc.disable()
     from app.cascade.undrawn import import_cascadeflow
+    from app.cascade.unverified import import_aiohttp
 
     import_cascadeflow()
+    import_aiohttp()
     from app.cli import cli
 
     gc.freeze()

@@ -16,6 +16,7 @@ from app.http.drain import Drain, close_connections
 from app.http.headers import AnswerHeaders
 from app.http.keyring import Keyring
 from app.http.requests import BodyLimit, LastResort, RequestLog, send_id
+from app.http.straight import StraightApp
 from app.ledger import opening
 from app.routes import health, query, stats
 from app.settings import Settings, load_settings
@@ -87,7 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *(change for feature in installed for change in feature.answer_headers),
     ]
     me = about()
-    app = FastAPI(
+    app = StraightApp(
         title=me.name,
         version=me.version,
         description=me.summary,
