@@ -205,7 +205,7 @@ def check(counts: dict[str, float], kind: str, connections: int, name: str) -> N
 
 
 TURNS = 3
-"""Of each in a round, of seconds: a machine that becomes slower does so for all."""
+"""How often each is asked in a round: a machine that becomes slower does so for all."""
 
 
 def one_by_one(

@@ -3,6 +3,9 @@
 import importlib
 from ssl import CERT_NONE, SSLContext
 
+READ = "set_default_verify_paths"
+"""How a context comes to the authorities' certificates."""
+
 
 def import_aiohttp() -> None:
     """Import it, and so sooner.
@@ -15,8 +18,9 @@ def import_aiohttp() -> None:
         if context.verify_mode != CERT_NONE:
             read(context)
 
-    SSLContext.set_default_verify_paths = read_if_asked  # type: ignore[assignment, method-assign]
+    # Found before what the class inherits, until it is taken away again.
+    setattr(SSLContext, READ, read_if_asked)
     try:
         importlib.import_module("aiohttp")
     finally:
-        SSLContext.set_default_verify_paths = read  # type: ignore[method-assign]
+        delattr(SSLContext, READ)

@@ -87,6 +87,7 @@ def _straight(endpoint: Callable[..., Any], dependencies: Sequence[Depends]) -> 
         try:
             body = model.model_validate(await request.json())
         except HTTPException:
+            # Such as 413: nothing more would come, were the body read again.
             raise
         except Exception:
             return await handle(request)

@@ -1,6 +1,5 @@
 """Errors in OpenAI's shape, whichever dependency raised them."""
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -20,13 +19,13 @@ from app.http.problems import (
     invalid,
     responses,
 )
-from app.http.strict import StrictRoute
+from app.http.strict import Handler, StrictRoute
 
 
 class OpenAIRoute(StrictRoute):
     """Answers errors in OpenAI's shape, whichever dependency raised them."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+    def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def handle_errors(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
@@ -23,7 +23,7 @@ from app.features.openai_api.requests import (
 )
 from app.http.logs import REQUEST_ID
 from app.http.problems import Problem, from_cascade
-from app.http.strict import Text, Whole
+from app.http.strict import Handler, Text, Whole
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 STOPS = {
@@ -333,7 +333,7 @@ class MessagesErrorBody(BaseModel):
 class MessagesRoute(OpenAIRoute):
     """Answers errors in Anthropic's shape, and all with `request-id`."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+    def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def handle_with_id(request: Request) -> Response:
