@@ -19,6 +19,8 @@ import typer
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "benchmark"
 PROGRAMS = Path(sys.executable).parent
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+CONTENDERS_CORE, OTHERS_CORE = CORES[:1], CORES[-1:]
 
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "tools": ("uvloop>=0.22",),
@@ -202,6 +204,20 @@ class Server:
         return kilobytes / 1024
 
 
+@contextlib.contextmanager
+def on(cores: Sequence[int]) -> Iterator[None]:
+    """What is started meanwhile has these cores alone, where there are two and one may choose."""
+    if len(CORES) < 2:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 READINESS = {"litellm": "/health/readiness", "gateway": "/health", "raw": "/", "direct": "/counts"}
 
 
@@ -223,9 +239,11 @@ def running(
     command = [*instead, *command[1:]] if instead else command
     # What the machine's environment would say to some and not to others is told to nobody.
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "UPSTREAM_PORT": str(upstream)} | more
+    core = OTHERS_CORE if contender.name == "direct" else CONTENDERS_CORE
     with (folder / "log").open("wb") as log:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        with on(core):
+            process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
         try:
             wait(process, port, READINESS.get(contender.name, "/readiness"), folder)
             yield Server(contender, port, process, time.perf_counter() - began)
@@ -323,7 +341,8 @@ def redis_server(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        with on(OTHERS_CORE):
+            process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             yield f"redis://127.0.0.1:{port}/0"
         finally:
