@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import TracebackType
 
 from app.cascade import buffering, pricing
 from app.cascade.config import ActiveCascade
@@ -255,15 +256,9 @@ class Engine:
             await exchange.keep_draft()
         return self._answer(exchange, call, started)
 
-    @asynccontextmanager
-    async def _limited(self, seconds: float) -> AsyncIterator[None]:
+    def _limited(self, seconds: float) -> "_Limited":
         """Raises TimeoutError at the deadline, or when the service has no more time."""
-        async with asyncio.timeout(0 if self._abandoned else seconds) as limit:
-            self._limits.add(limit)
-            try:
-                yield
-            finally:
-                self._limits.discard(limit)
+        return _Limited(asyncio.timeout(0 if self._abandoned else seconds), self._limits)
 
     def _answering(self, exchange: Exchange, failure: CascadeError | None) -> FinishedCall:
         """Whose answer it is: the last model asked, or nobody's; cascadeflow's result has no say.
@@ -315,6 +310,27 @@ class Engine:
             logprobs=call.completion.logprobs,
             degraded=degraded,
         )
+
+
+@dataclass(slots=True)
+class _Limited:
+    """A limit that is in `limits` while it runs."""
+
+    limit: asyncio.Timeout
+    limits: set[asyncio.Timeout]
+
+    async def __aenter__(self) -> None:
+        await self.limit.__aenter__()
+        self.limits.add(self.limit)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.limits.discard(self.limit)
+        await self.limit.__aexit__(kind, raised, trace)
 
 
 async def _until_the_end(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Read = Callable[[bytes], str]
 """Takes the `data` of an event and returns the text that it says, if any."""
-CONTENT_TYPE = {"Content-Type": "application/json"}
 CONNECT_SECONDS = 5.0
 LINE_BYTES = 2**20
 BODY_BYTES = 2**24
@@ -52,7 +51,7 @@ async def request(
     """
     data = None
     if body is not None:
-        headers, data = {**headers, **CONTENT_TYPE}, to_json(body)
+        data = aiohttp.BytesPayload(to_json(body), content_type="application/json")
     try:
         # A redirect could carry the key to another host.
         async with session.request(

@@ -45,7 +45,8 @@ MEDIA_TYPE = "text/event-stream"
 PING_SECONDS = 15.0
 """A proxy may take a connection for dead on which nothing is said for longer."""
 # The latter for nginx.
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+NEVER_HELD_BACK = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = StreamingResponse((), headers=NEVER_HELD_BACK, media_type=MEDIA_TYPE).raw_headers
 
 router = APIRouter(tags=["query"], route_class=StrictRoute)
 
@@ -131,7 +132,7 @@ class EventStream(Response):
         self.status_code = 200
         self.media_type = MEDIA_TYPE
         self.background = None
-        self.init_headers(HEADERS)
+        self.raw_headers = [*HEADERS]
         self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
