@@ -53,17 +53,30 @@ def run(monkeypatch: pytest.MonkeyPatch, cascade_file: Path) -> Run:
 # --- the program ----------------------------------------------------------------------------------
 
 
-def test_who_draws_nothing_does_not_wait_for_what_draws(cascade_file: Path) -> None:
+@pytest.mark.parametrize("unused", ["rich.console", "pygments", "httpx"])
+def test_a_command_does_not_wait_for_what_cascadeflow_imports_and_it_has_no_use_for(
+    cascade_file: Path, unused: str
+) -> None:
     code = (
         "import atexit, sys; from app.__main__ import main; sys.argv = ['app', 'check'];"
-        "atexit.register(lambda: print(*{'rich.console', 'pygments'} & {*sys.modules}, 'drawn'));"
+        f"atexit.register(lambda: print({unused!r} in sys.modules));"
         "main()"
     )
     env = os.environ | {"CASCADE_FILE": str(cascade_file), "SIMULATOR": "off"}
     found = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
-    assert found.stdout.splitlines()[-1] == "drawn"
+    assert found.stdout.splitlines()[-1] == "False"
+
+
+def test_what_cascadeflow_was_imported_without_is_there_for_who_asks() -> None:
+    code = (
+        "from app.cascade.unused import import_cascadeflow; import_cascadeflow();"
+        "import rich.console; from cascadeflow.providers import PROVIDER_REGISTRY as all;"
+        "print('openai' in all)"
+    )
+    found = subprocess.check_output((sys.executable, "-c", code), text=True)
+    assert found == "True\n"
 
 
 # --- check ----------------------------------------------------------------------------------------

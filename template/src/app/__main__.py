@@ -14,7 +14,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(TERMINATED))
     # What is imported stays: to look through it for garbage again and again takes long.
     gc.disable()
-    from app.cascade.undrawn import import_cascadeflow
+    from app.cascade.unused import import_cascadeflow
     from app.cascade.unverified import import_aiohttp
 
     import_cascadeflow()
