@@ -4,7 +4,7 @@ import importlib
 import sys
 from typing import cast
 
-DRAWING = ("pygments", "rich.console")
+DRAWING = "rich.console"
 """What cascadeflow imports where it is installed."""
 PROVIDERS = "PROVIDER_REGISTRY"
 """All of them, which cascadeflow imports when it is asked for this; `provider.py` is ours."""
@@ -16,13 +16,14 @@ def import_cascadeflow() -> None:
     Whoever asks for the rest afterwards finds it.
     """
     modules = cast(dict[str, object], sys.modules)
-    hidden = [name for name in DRAWING if name not in modules]
-    modules.update(dict.fromkeys(hidden))
-    providers = importlib.import_module("cascadeflow.providers")
-    setattr(providers, PROVIDERS, {})
+    hidden = DRAWING not in modules
+    if hidden:
+        modules[DRAWING] = None
     try:
+        providers = importlib.import_module("cascadeflow.providers")
+        setattr(providers, PROVIDERS, {})
         importlib.import_module("cascadeflow.agent")
-    finally:
         delattr(providers, PROVIDERS)
-        for name in hidden:
-            del modules[name]
+    finally:
+        if hidden:
+            del modules[DRAWING]
