@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "benchmark"
 PROGRAMS = Path(sys.executable).parent
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""That there are to choose from; none where the system lets no process choose."""
 CONTENDERS_CORE, OTHERS_CORE = CORES[:1], CORES[-1:]
 
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
@@ -206,7 +207,7 @@ class Server:
 
 @contextlib.contextmanager
 def on(cores: Sequence[int]) -> Iterator[None]:
-    """What is started meanwhile has these cores alone, where there are two and one may choose."""
+    """What is started meanwhile runs on these cores alone, where there are two to choose from."""
     if len(CORES) < 2:
         yield
         return

@@ -314,7 +314,10 @@ class Engine:
 
 @dataclass(slots=True)
 class _Limited:
-    """A limit that is in `limits` while it runs."""
+    """A limit that is in `limits` while it runs.
+
+    Each query has one, and a generator in its place costs twice the time.
+    """
 
     limit: asyncio.Timeout
     limits: set[asyncio.Timeout]

@@ -47,6 +47,7 @@ PING_SECONDS = 15.0
 # The latter for nginx.
 NEVER_HELD_BACK = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEADERS = StreamingResponse((), headers=NEVER_HELD_BACK, media_type=MEDIA_TYPE).raw_headers
+"""The same of every stream: made once, as Starlette would for each."""
 
 router = APIRouter(tags=["query"], route_class=StrictRoute)
 
