@@ -73,9 +73,13 @@ class Contender:
     streams_direct: bool = True
     """Whether a stream can be asked of the verifier at once."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    home: Path | None = None
+    """Where it is installed, if it is a project of somebody's own."""
 
     @property
     def python(self) -> Path:
+        if self.home:
+            return self.home / ".venv" / "bin" / "python"
         home = BUILD / "services" if self.env in ("leanest", "fullest") else BUILD / "envs"
         venv = ".venv/bin/python" if home.name == "services" else "bin/python"
         return home / self.env / venv

@@ -6,8 +6,8 @@ plain answer would have; a stream only hears of them as they happen.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -23,6 +23,7 @@ from app.cascade.errors import (
     UpstreamFault,
 )
 from app.cascade.exchange import CURRENT, Emit, Exchange, FinishedCall, Target
+from app.cascade.flights import Flights
 from app.cascade.resilience import Breaker, Retries
 from app.cascade.routing import Router
 from app.cascade.turns import turn
@@ -66,25 +67,26 @@ class Engine:
             if embeddings
             else None
         )
-        self.in_flight = 0
-        """Queries that are being answered; of a stream, until it has been read."""
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._flights = Flights()
         self._limits: set[asyncio.Timeout] = set()
-        self._refusing = False
         self._abandoned = False
+
+    @property
+    def in_flight(self) -> int:
+        """Queries that are being answered; of a stream, until it has been read."""
+        return self._flights.count
 
     def refuse(self) -> None:
         """Take no more queries; those in flight go on."""
-        self._refusing = True
+        self._flights.refusing = True
 
     async def idle(self) -> None:
         """Return once no query is in flight."""
-        await self._idle.wait()
+        await self._flights.ended()
 
     def abandon(self) -> None:
         """End the queries in flight: each is told that the service is not ready, and settled."""
-        self._refusing = self._abandoned = True
+        self._flights.refusing = self._abandoned = True
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(0)
@@ -98,7 +100,7 @@ class Engine:
             UpstreamFailed: no model that could answer is left.
             DeadlineExceeded: the query took too long.
         """
-        with self._flight():
+        with self._flights:
             asked = time.perf_counter()
             await turn()
             query, reservation = await self._admit(query, account)
@@ -110,7 +112,7 @@ class Engine:
         Raises:
             CascadeError: as `ask`; or nobody makes embeddings here.
         """
-        with self._flight():
+        with self._flights:
             if self._embedder is None:
                 raise CascadeError("cascade.toml has no [embeddings]")
             return await self._embedder.embed(asked, account, self._limited)
@@ -127,7 +129,7 @@ class Engine:
             BudgetExceeded, ContextExceeded, LedgerUnavailable, NotReady: before any model is
                 asked, and the first event.
         """
-        with self._flight():
+        with self._flights:
             asked = time.perf_counter()
             query, reservation = await self._admit(query, account)
             await self._tell(query, reservation, asked, self._withheld(emit, buffered))
@@ -142,7 +144,7 @@ class Engine:
             BudgetExceeded, ContextExceeded, LedgerUnavailable, NotReady: as `tell`.
         """
         events: asyncio.Queue[Event] = asyncio.Queue()
-        with self._flight():
+        with self._flights:
             asked = time.perf_counter()
             query, reservation = await self._admit(query, account)
             emit = self._withheld(events.put, buffered)
@@ -154,19 +156,6 @@ class Engine:
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-
-    @contextmanager
-    def _flight(self) -> Iterator[None]:
-        if self._refusing:
-            raise NotReady
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
 
     def _withheld(self, emit: Emit, buffered: bool) -> Emit:
         stands = self.models.on_verifier_failure == "error"
@@ -250,7 +239,6 @@ class Engine:
             failure = UpstreamFailed(asked.name, fault)
         finally:
             CURRENT.reset(token)
-        await turn()
         call = self._answering(exchange, failure)
         if call.role == "drafter" and not exchange.query.undrafted:
             await exchange.keep_draft()

@@ -14,8 +14,8 @@ from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 from app.cascade.linear import PatternSet, Uncompiled
 from app.cascade.questions import Question
 
-KEPT = 4
-"""Estimates: both ask before another query has its turn."""
+KEPT = 256
+"""Estimates: of so many queries at once none is made twice."""
 SHORT = 3
 """Words of a response whose own keywords cascadeflow asks for."""
 LIST_ENDS = 2

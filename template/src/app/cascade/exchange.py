@@ -118,7 +118,6 @@ class Exchange:
         Raises:
             UpstreamFault: the call failed; an answer without text is a failure.
         """
-        await turn()
         await self._announce(role)
         call = Call(role)
         self.calls.append(call)

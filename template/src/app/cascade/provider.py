@@ -5,9 +5,11 @@ key, in streams too. The prompt it hands over is its flattened view; what goes u
 conversation as the client sent it.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cascadeflow.providers.base import ModelResponse
 from cascadeflow.quality.confidence import ProductionConfidenceEstimator
@@ -45,6 +47,10 @@ class CascadeProvider:
         Raises:
             UpstreamFault: cascadeflow turns a drafter's into a call to the verifier.
         """
+        if model == "drafter":
+            loop = asyncio.get_running_loop()
+            # Behind the request, which has a task of its own: the drafter thinks meanwhile.
+            loop.call_soon(loop.call_soon, self._read_ahead, prompt)
         completion = await CURRENT.get().call(model)
         shown = view.of_answer(completion.text)
         if model == "verifier":
@@ -59,6 +65,13 @@ class CascadeProvider:
             metadata={"finish_reason": completion.finish_reason},
         )
         return _response(model, shown, found.final_confidence, found.method_used)
+
+    def _read_ahead(self, prompt: str) -> None:
+        """Have answered what will be asked about the prompt alone."""
+        # Whoever asks later is told what is wrong.
+        with suppress(Exception):
+            self.estimator.query_estimator.estimate(prompt)
+            self.estimator._is_creative_query(prompt)
 
     async def complete_with_tools(
         self, model: Role, temperature: float, **_: object

@@ -15,8 +15,8 @@ from app.cascade.linear import FoundIn, PatternSet, Uncompiled
 from app.values import value
 
 Ask = Callable[..., bool]
-KEPT = 2
-"""Prompts: all questions about one are asked before another query has its turn."""
+KEPT = 256
+"""Prompts: of so many queries at once none is read twice."""
 FORMATS = (
     "function_call",
     "intent_classification",

@@ -7,7 +7,7 @@ from typing import TypeVar
 from fastapi import Request
 
 ResultT = TypeVar("ResultT")
-SOON = 0.002
+SOON = 0.005
 """Seconds: by then a model has been asked, and there is time until it answers."""
 
 

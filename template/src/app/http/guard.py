@@ -16,6 +16,7 @@ from app.http.keyring import Keyring
 from app.http.keys import ApiKey, KeyRole
 from app.http.problems import Problem
 from app.ledger import Account
+from app.settings import Settings
 
 NO_KEYS = "API_KEYS is empty and the ledger keeps no key; `keys create NAME` makes one"
 UNAUTHORIZED = "This service needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
@@ -90,22 +91,14 @@ def _name_both(found: dict[str, Any], operation: dict[str, Any]) -> None:
 
 def is_open(request: Request) -> bool:
     """Whether no key is needed: there never was one, and the connection is one of this machine."""
-    keyring: Keyring = request.app.state.keyring
-    if keyring.guarded or not keyring.known:
-        return False
-    if request.app.state.settings.environment == "production":
+    state = request.app.state
+    keyring: Keyring = state.keyring
+    settings: Settings = state.settings
+    if keyring.guarded or not keyring.known or settings.environment == "production":
         return False
     # Where it was accepted and not from where: a proxy's headers cannot change that.
     server, _ = request.scope.get("server") or ("", None)
-    here = _is_this_machine(str(server))
-    if here is None:
-        # It has come through no network: a Unix socket, or a test.
-        return True
-    # A page that a browser was lured to may be given this machine's address, but not its name.
-    named = is_loopback(hosts.name_of(request)) or hosts.is_known(
-        request, request.app.state.settings.allowed_hosts
-    )
-    return here and named
+    return _is_from_here(str(server), hosts.name_of(request), settings.allowed_hosts)
 
 
 def is_loopback(host: str) -> bool:
@@ -129,6 +122,15 @@ def check_start(keyring: Keyring, environment: str, host: str = "127.0.0.1") -> 
 
 
 @lru_cache(16)
+def _is_from_here(server: str, name: str, allowed_hosts: tuple[str, ...]) -> bool:
+    here = _is_this_machine(server)
+    if here is None:
+        # It has come through no network: a Unix socket, or a test.
+        return True
+    # A page that a browser was lured to may be given this machine's address, but not its name.
+    return here and (is_loopback(name) or hosts.is_known(name, allowed_hosts))
+
+
 def _is_this_machine(host: str) -> bool | None:
     """Whether an address is one of the loopback's; None if it is no address."""
     try:

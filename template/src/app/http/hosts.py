@@ -18,15 +18,14 @@ async def require_known(request: Request) -> None:
         Problem: 421 (RFC 9110, section 15.5.20).
     """
     allowed: Sequence[str] = request.app.state.settings.allowed_hosts
-    if allowed and not is_known(request, allowed):
+    if allowed and not is_known(name_of(request), allowed):
         raise Problem(
             421, "misdirected_request", "This service does not answer to that name (Host)."
         )
 
 
-def is_known(request: Request, allowed: Sequence[str]) -> bool:
+def is_known(name: str, allowed: Sequence[str]) -> bool:
     """Whether the name is one of those; `*.example.com` is every name below `example.com`."""
-    name = name_of(request)
     return any(
         name == each or (each.startswith("*.") and name.endswith(each[1:])) for each in allowed
     )

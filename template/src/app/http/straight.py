@@ -6,18 +6,23 @@ route documents, and what is said of a request that is refused, stays FastAPI's.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.params import Depends
 from pydantic import BaseModel
+from starlette.datastructures import URLPath
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Message, Receive, Scope, Send
 
-from app.http.strict import Handler, Straight, StrictRoute
+from app.http.strict import StrictRequest, StrictRoute
 
-_GIVEN = inspect.signature(APIRouter.add_api_route).parameters
+HANDED_BACK = "straight.handed_back"
+"""In the scope of a request that FastAPI is to answer."""
+
+Guard = Callable[[Request], Awaitable[object]]
 
 
 class StraightApp(FastAPI):
@@ -32,7 +37,8 @@ class StraightApp(FastAPI):
     ) -> None:
         """As FastAPI does, which alone knows what to do with `more`."""
         for number, route in enumerate(() if more else router.routes):
-            if isinstance(route, StrictRoute):
+            # A class of its own may do more than read strictly.
+            if type(route) is StrictRoute:
                 self._go_straight(route, dependencies or (), router.routes[:number])
         super().include_router(router, dependencies=dependencies, **more)
 
@@ -40,19 +46,14 @@ class StraightApp(FastAPI):
         self, route: StrictRoute, dependencies: Sequence[Depends], before: Sequence[BaseRoute]
     ) -> None:
         routes = self.router.routes
-        asked = [*dependencies, *route.dependencies]
-        way = _straight(route.endpoint, [*self.router.dependencies, *asked])
-        if way is None or _is_hidden(route, [*routes, *before]):
+        asked = [*self.router.dependencies, *dependencies, *route.dependencies]
+        guards = [*dict.fromkeys(each.dependency for each in asked if each.dependency)]
+        model = _body(route.endpoint)
+        if model is None or any(_asked(guard) != [Request] for guard in guards):
             return
-        given = {name: getattr(route, name) for name in _GIVEN if hasattr(route, name)}
-        # Its response is made and documented elsewhere.
-        given |= {"response_model": None, "responses": None, "include_in_schema": False}
-        given |= {"dependencies": asked, "route_class_override": type(route)}
-        self.router.add_api_route(**given)
-        made = routes.pop()
-        if isinstance(made, StrictRoute):
-            made.straight = way
-            routes.insert(sum(isinstance(each, StrictRoute) for each in routes), made)
+        if not _is_hidden(route, [*routes, *before]):
+            ways = sum(isinstance(each, StraightRoute) for each in routes)
+            routes.insert(ways, StraightRoute(route, model, guards))
 
 
 def _is_hidden(route: StrictRoute, before: Sequence[BaseRoute]) -> bool:
@@ -65,38 +66,74 @@ def _is_hidden(route: StrictRoute, before: Sequence[BaseRoute]) -> bool:
     )
 
 
-def _straight(endpoint: Callable[..., Any], dependencies: Sequence[Depends]) -> Straight | None:
-    """What answers a good request of an `async def (request: Request, body: MODEL) -> Response`.
+class StraightRoute(BaseRoute):
+    """Answers good requests of a route `async def (request: Request, body: MODEL) -> Response`.
 
-    There is none if the route or what it depends on asks for anything else. Left to FastAPI's
-    `handle` are a body that is no JSON or not what it has to be, tests that override what is
-    depended on, and requests that telemetry watches.
+    Whatever else comes is handed back: a query string, a body that is no JSON or not what it has
+    to be, tests that override what is depended on, and requests that telemetry watches.
     """
-    model = _body(endpoint)
-    guards = [*dict.fromkeys(each.dependency for each in dependencies if each.dependency)]
-    if model is None or any(_asked(guard) != [Request] for guard in guards):
-        return None
 
-    async def answer(request: Request, handle: Handler) -> Response:
+    def __init__(self, route: StrictRoute, model: type[BaseModel], guards: Sequence[Guard]) -> None:
+        self.route = route
+        self._model = model
+        self._guards = guards
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        route = self.route
+        if (
+            scope["type"] != "http"
+            or scope["path"] != scope.get("root_path", "") + route.path
+            or scope["method"] not in (route.methods or ())
+            or HANDED_BACK in scope
+            or "fastapi.telemetry" in scope
+        ):
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": route.endpoint, "path_params": {}, "route": route}
+
+    def url_path_for(self, name: str, /, **path_params: object) -> URLPath:
+        """Left to the route itself."""
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = StrictRequest(scope, receive, send)
         if (
             request.headers.get("content-type") != "application/json"
+            or scope["query_string"]
             or request.app.dependency_overrides
-            or "fastapi.telemetry" in request.scope
         ):
-            return await handle(request)
+            await _hand_back(request, receive, send)
+            return
         try:
-            body = model.model_validate(await request.json())
+            body = self._model.model_validate(await request.json())
         except HTTPException:
             # Such as 413: nothing more would come, were the body read again.
             raise
         except Exception:
-            return await handle(request)
-        for guard in guards:
+            await _hand_back(request, _once_more(request), send)
+            return
+        for guard in self._guards:
             await guard(request)
-        response: Response = await endpoint(request, body)
-        return response
+        response: Response = await self.route.endpoint(request, body)
+        await response(scope, receive, send)
 
-    return answer
+
+async def _hand_back(request: Request, receive: Receive, send: Send) -> None:
+    request.scope[HANDED_BACK] = True
+    await request.app.router(request.scope, receive, send)
+
+
+def _once_more(request: Request) -> Receive:
+    """What brings the body of a request once more, and then what comes after it."""
+    brought = False
+
+    async def receive() -> Message:
+        nonlocal brought
+        if brought:
+            return await request.receive()
+        brought = True
+        return {"type": "http.request", "body": await request.body(), "more_body": False}
+
+    return receive
 
 
 def _body(endpoint: Callable[..., object]) -> type[BaseModel] | None:

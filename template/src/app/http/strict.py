@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.cascade.types import Json
 
@@ -37,14 +38,10 @@ class Refused(HTTPException):
 
 
 Handler = Callable[[Request], Coroutine[None, None, Response]]
-Straight = Callable[[Request, Handler], Coroutine[None, None, Response]]
 
 
 class StrictRoute(APIRoute):
     """Reads JSON bodies strictly; give it to a router as its `route_class`."""
-
-    straight: Straight | None = None
-    """Asked in place of FastAPI's handler, which it is given; see `straight.py`."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -52,13 +49,33 @@ class StrictRoute(APIRoute):
         async def handle_strictly(request: Request) -> Response:
             if request.scope["query_string"].count(b"&") >= NAMES:
                 raise Refused("query", f"has more than {NAMES} names")
-            strict = _StrictRequest(request.scope, request.receive)
-            return await (self.straight(strict, handle) if self.straight else handle(strict))
+            return await handle(StrictRequest(request.scope, request.receive))
 
         return handle_strictly
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
+    """A request whose JSON is read strictly."""
+
+    async def body(self) -> bytes:
+        """As Starlette reads it, without a generator around what comes in one piece as a rule.
+
+        Raises:
+            ClientDisconnect: the client left before it had sent all.
+        """
+        if hasattr(self, "_body") or self._stream_consumed:
+            return await super().body()
+        parts = []
+        while not self._stream_consumed:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self._is_disconnected = True
+                raise ClientDisconnect
+            parts.append(message.get("body", b""))
+            self._stream_consumed = not message.get("more_body", False)
+        self._body = b"".join(parts)
+        return self._body
+
     async def json(self) -> Json:
         # RFC 8259, section 8.1: JSON is UTF-8, though `json` would read other encodings too.
         text = str(await self.body(), "utf-8")

@@ -57,6 +57,7 @@ class Ledger:
         keep_days: int = 30,
     ) -> None:
         self.budgets = budgets
+        self._day_budget = money.units(budgets.day)
         self._store = store
         self._clock = clock
         self._zone = zone
@@ -114,7 +115,7 @@ class Ledger:
             units=money.of_query(amount),
             seconds=self._hold_seconds,
             day=self._day(now).isoformat(),
-            budget=money.units(self.budgets.day),
+            budget=self._day_budget,
             account_budget=None if account_budget is None else money.units(account_budget),
         )
         reservation = Reservation(hold.id, amount, account)

@@ -72,15 +72,15 @@ class _Text(TypedDict, total=False):
     tool_calls: list[_ToolCall] | None
 
 
-class _Choice(BaseModel):
-    message: _Text
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+class _Choice(TypedDict, total=False):
+    message: Required[_Text]
+    finish_reason: str | None
+    logprobs: _Logprobs | None
 
 
-class _Body(BaseModel):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+class _Body(TypedDict, total=False):
+    choices: Required[list[_Choice]]
+    usage: _Usage | None
 
 
 class _Delta(TypedDict, total=False):
@@ -94,7 +94,8 @@ class _Chunk(TypedDict, total=False):
     usage: _Usage | None
 
 
-# The validator itself: one call less for each piece.
+# The validators themselves: one call less for each piece.
+_BODY = TypeAdapter(_Body).validator
 _CHUNK = TypeAdapter(_Chunk).validator
 
 
@@ -220,17 +221,19 @@ def _message(message: Message) -> dict[str, Json]:
 
 
 def _whole(raw: bytes) -> Completion:
-    body = _Body.model_validate_json(raw)
-    usage = body.usage.parsed() if body.usage else None
-    if not body.choices:
+    body: _Body = _BODY.validate_json(raw)
+    reported = body.get("usage")
+    usage = reported.parsed() if reported else None
+    if not body["choices"]:
         if usage is None:
             raise UpstreamFault("malformed")
         return Completion("", None, usage)
-    choice = body.choices[0]
-    text = choice.message.get("content") or ""
-    parts = _Parts([text], finish_reason=choice.finish_reason, usage=usage)
-    parts.add_logprobs(choice.logprobs)
-    for index, call in enumerate(choice.message.get("tool_calls") or ()):
+    choice = body["choices"][0]
+    message = choice["message"]
+    text = message.get("content") or ""
+    parts = _Parts([text], finish_reason=choice.get("finish_reason"), usage=usage)
+    parts.add_logprobs(choice.get("logprobs"))
+    for index, call in enumerate(message.get("tool_calls") or ()):
         parts.add_tool_call(index, call)
     return parts.completion()
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -36,15 +38,14 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
-@asynccontextmanager
-async def request(
+def request(
     session: aiohttp.ClientSession,
     method: str,
     url: str,
     headers: Mapping[str, str],
     body: Mapping[str, Json] | None = None,
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send one request and yield its response, if it is a 200.
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    """Send one request on entering; what is entered is its response, if it is a 200.
 
     Raises:
         UpstreamFault: for any other status, and for whatever the network does meanwhile.
@@ -52,21 +53,49 @@ async def request(
     data = None
     if body is not None:
         data = aiohttp.BytesPayload(to_json(body), content_type="application/json")
-    try:
-        # A redirect could carry the key to another host.
-        async with session.request(
-            method, url, headers=headers, data=data, allow_redirects=False
-        ) as response:
-            if response.status != 200:
-                raise _refusal(response)
-            yield response
-    except TimeoutError:
-        raise UpstreamFault("timeout") from None
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-        # No answer has begun: refused, or a kept connection that the upstream has closed.
-        raise UpstreamFault("unreachable") from None
-    except (aiohttp.ClientError, ConnectionError, ValueError):
-        raise UpstreamFault("interrupted") from None
+    # A redirect could carry the key to another host.
+    return _Request(session.request(method, url, headers=headers, data=data, allow_redirects=False))
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request whose failures are faults; each call makes one, and a generator takes longer."""
+
+    sending: AbstractAsyncContextManager[aiohttp.ClientResponse]
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        try:
+            response = await self.sending.__aenter__()
+        except Exception as failure:
+            _blame(failure)
+            raise
+        if response.status != 200:
+            refusal = _refusal(response)
+            await self.sending.__aexit__(None, None, None)
+            raise refusal
+        return response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.sending.__aexit__(kind, raised, trace)
+        if raised:
+            _blame(raised)
+
+
+def _blame(failure: BaseException) -> None:
+    """Raises UpstreamFault if the failure is the upstream's, or of the network on the way."""
+    match failure:
+        case TimeoutError():
+            raise UpstreamFault("timeout") from None
+        case aiohttp.ClientOSError() | aiohttp.ServerDisconnectedError():
+            # No answer has begun: refused, or a kept connection that the upstream has closed.
+            raise UpstreamFault("unreachable") from None
+        case aiohttp.ClientError() | ConnectionError() | ValueError():
+            raise UpstreamFault("interrupted") from None
 
 
 async def body(response: aiohttp.ClientResponse) -> bytes:
