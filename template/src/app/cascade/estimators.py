@@ -14,8 +14,10 @@ from cascadeflow.quality.query_difficulty import QueryDifficultyEstimator
 from app.cascade.linear import PatternSet, Uncompiled
 from app.cascade.questions import Question
 
-KEPT = 256
-"""Estimates: of so many queries at once none is made twice."""
+AHEAD = 256
+"""Estimates, made while drafters think: of so many queries at once none is made twice."""
+KEPT = 4
+"""Scores: both ask before another query has its turn."""
 SHORT = 3
 """Words of a response whose own keywords cascadeflow asks for."""
 LIST_ENDS = 2
@@ -33,7 +35,7 @@ class Difficulty(QueryDifficultyEstimator):
         phrases = [(kind, phrase) for kind in KINDS for phrase in getattr(self, kind)]
         self._phrases = phrases
         self._set = PatternSet([Uncompiled(rf"\b{re.escape(phrase)}\b") for _, phrase in phrases])
-        self._estimate = lru_cache(KEPT)(super().estimate)
+        self._estimate = lru_cache(AHEAD)(super().estimate)
 
     def estimate(self, query: str, verbose: bool = False) -> float:
         return self._estimate(query, verbose)

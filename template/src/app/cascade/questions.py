@@ -15,8 +15,8 @@ from app.cascade.linear import FoundIn, PatternSet, Uncompiled
 from app.values import value
 
 Ask = Callable[..., bool]
-KEPT = 256
-"""Prompts: of so many queries at once none is read twice."""
+AHEAD = 256
+"""Prompts, read while drafters think: of so many queries at once none is read twice."""
 FORMATS = (
     "function_call",
     "intent_classification",
@@ -73,7 +73,7 @@ def ask_sparingly(questions: Sequence[Question]) -> None:
     """Replace the methods by ones that say the same."""
     patterns = PatternSet([each.pattern for each in questions])
 
-    @lru_cache(KEPT)
+    @lru_cache(AHEAD)
     def found_in(prompt: str) -> frozenset[int]:
         return patterns.found_in(prompt.lower())
 
