@@ -156,11 +156,15 @@ Round = dict[str, Sample | None]
 Measure = Callable[[Session, Sequence[str]], Round]
 
 
-def in_turn(measure: Callable[[Session, str], Sample]) -> Measure:
-    """One contender after the other."""
+def in_turn(measure: Callable[[Session, str], Sample], turns: int = 1) -> Measure:
+    """One contender after the other, and so several times; the means of the turns."""
 
     def measure_all(session: Session, names: Sequence[str]) -> Round:
-        return {name: session.attempt(name, partial(measure, session, name)) for name in names}
+        found: dict[str, list[Sample | None]] = defaultdict(list)
+        for _ in range(turns):
+            for name in names:
+                found[name].append(session.attempt(name, partial(measure, session, name)))
+        return {name: mean(samples) for name, samples in found.items()}
 
     return measure_all
 
@@ -391,7 +395,7 @@ TABLE = {
     "first": Workload(first, ("direct", "aiohttp", "httpx", "guide", *SERVICES), anew=True),
     "streams": Workload(in_turn(streams), ("aiohttp", "guide", *SERVICES), anew=True),
     "memory": Workload(in_turn(memory), ("litellm", "guide", *SERVICES), once=True, anew=True),
-    "start": Workload(in_turn(start), ("guide", *SERVICES), anew=True),
+    "start": Workload(in_turn(start, TURNS), ("guide", *SERVICES), anew=True),
     "size": Workload(in_turn(size), ("all", "leanest", "fullest"), once=True, anew=True),
 }
 GRID = {

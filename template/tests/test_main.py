@@ -169,9 +169,11 @@ import ssl
 from app.cascade.unverified import import_aiohttp
 import_aiohttp()
 from aiohttp import connector
-for context in (connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED):
-    print(context.verify_mode.name, context.cert_store_stats())
-print("CERT_REQUIRED", ssl.create_default_context().cert_store_stats())
+default = ssl.create_default_context()
+for context in (connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED, default):
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="upstream.example")
+    print(context.verify_mode.name, context.check_hostname, context.cert_store_stats())
+    assert type(context) is ssl.SSLContext
 """
 
 
@@ -179,6 +181,7 @@ def test_whom_an_upstreams_certificate_may_be_signed_by_is_as_without_the_sooner
     found = subprocess.check_output((sys.executable, "-c", IMPORTED), text=True)
     verifying, other, usual = found.splitlines()
     assert verifying == usual
+    assert usual.startswith("CERT_REQUIRED True ")
     assert other.startswith("CERT_NONE ")
 
 
