@@ -56,6 +56,12 @@ class Session:
     doing: str = ""
     """What is measured at the moment."""
 
+    def start_upstream(self) -> None:
+        """The one of all contenders, which is the contender `direct` as well."""
+        upstream = contenders.running(ALL["direct"], 0, BUILD / "run" / "upstream")
+        server = self.stack.enter_context(upstream)
+        self.upstream, self.servers["direct"] = server.port, server
+
     def attempt(self, name: str, measure: Callable[[], Sample]) -> Sample | None:
         """What `measure` returns, or None after a wrong answer."""
         typer.echo(f"\r\x1b[K{self.doing}: {name}", nl=False, err=True)
@@ -639,9 +645,7 @@ def main(
         session = Session(stack, quick)
         if "redis" in needed:
             session.redis = stack.enter_context(contenders.redis_server(BUILD / "run" / "store"))
-        upstream = contenders.running(ALL["direct"], 0, BUILD / "run" / "upstream")
-        server = stack.enter_context(upstream)
-        session.upstream, session.servers["direct"] = server.port, server
+        session.start_upstream()
         found = report(measure(session, chosen, rounds), rounds)
     typer.echo(found)
     if markdown:

@@ -10,7 +10,6 @@ hundred buys can be seen by the clock.
 
 import contextlib
 import os
-import random
 import re
 import socket
 import statistics
@@ -22,7 +21,7 @@ from typing import Annotated
 import contenders
 import typer
 from compare import Session
-from contenders import ALL, BUILD, Contender
+from contenders import ALL, Contender
 
 THINKS = 0.01
 """Seconds that the model takes."""
@@ -38,10 +37,10 @@ def contender(name: str) -> Contender:
     return ALL.setdefault(home.name, Contender(home.name, "a project", "leanest", home=home))
 
 
-def request(asked: Contender, port: int, word: str) -> bytes:
-    """A question with a word of its own, as HTTP."""
+def request(asked: Contender, port: int, number: int) -> bytes:
+    """A question with a word of its own, its number, as HTTP."""
     told = contenders.request(asked, 100)
-    body = str(told["body"]).replace(contenders.OTHER, word)
+    body = str(told["body"]).replace(contenders.OTHER, f"{number:0{len(contenders.OTHER)}}")
     lines = (
         f"POST {told['path']} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -75,9 +74,8 @@ def _received(connection: socket.socket) -> bytes:
     return found
 
 
-def started_anew(session: Session, asked: list[Contender], requests: int, seed: int) -> list[float]:
+def started_anew(session: Session, asked: list[Contender], requests: int) -> list[float]:
     """Of each, milliseconds in the middle beyond what the model takes, in new processes."""
-    words = random.Random(seed)  # noqa: S311
     took: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         connections = {}
@@ -86,11 +84,10 @@ def started_anew(session: Session, asked: list[Contender], requests: int, seed: 
             address = ("127.0.0.1", session.upstream if each.name == "direct" else server.port)
             connections[each.name] = stack.enter_context(socket.create_connection(address))
         session.set(delay=THINKS)
-        for _ in range(requests):
+        for number in range(requests):
             for each in asked:
-                word = "".join(words.choices("abcdefghij", k=len(contenders.OTHER)))
                 connection = connections[each.name]
-                question = request(each, connection.getpeername()[1], word)
+                question = request(each, connection.getpeername()[1], number)
                 time.sleep(PAUSE)
                 took[each.name].append(answered(connection, question))
     return [statistics.median(took[each.name]) - 1000 * THINKS for each in asked]
@@ -107,13 +104,11 @@ def main(
     rounds = []
     with contextlib.ExitStack() as stack:
         session = Session(stack, quick=False)
-        upstream = contenders.running(ALL["direct"], 0, BUILD / "run" / "upstream")
-        server = stack.enter_context(upstream)
-        session.upstream, session.servers["direct"] = server.port, server
+        session.start_upstream()
         for number in range(restarts):
             order = number % len(asked)
             turned = [*asked[order:], *asked[:order]]
-            found = started_anew(session, turned, requests, number)
+            found = started_anew(session, turned, requests)
             rounds.append([found[turned.index(each)] for each in asked])
     typer.echo(
         f"| one request at a time | added ms | ratio to {asked[0].name}'s |\n|---|---:|---:|"

@@ -49,7 +49,7 @@ class CascadeProvider:
         """
         if model == "drafter":
             loop = asyncio.get_running_loop()
-            # Behind the request, which has a task of its own: the drafter thinks meanwhile.
+            # Twice, since the request is written by a task: so it comes first, and this meanwhile.
             loop.call_soon(loop.call_soon, self._read_ahead, prompt)
         completion = await CURRENT.get().call(model)
         shown = view.of_answer(completion.text)
@@ -71,6 +71,7 @@ class CascadeProvider:
         # Whoever asks later is told what is wrong.
         with suppress(Exception):
             self.estimator.query_estimator.estimate(prompt)
+            # Asked one of `questions.py`, the prompt is read for all of them.
             self.estimator._is_creative_query(prompt)
 
     async def complete_with_tools(
