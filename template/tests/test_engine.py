@@ -379,7 +379,7 @@ def test_a_drafter_that_is_left_alone_does_not_stop_the_verifier(
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_drafter_that_hangs_leaves_the_verifier_time_to_answer(ask: Ask, stream: bool) -> None:
     text = "[[drafter:hang]] What is AI?"
-    answer = ask(text, stream=stream, request_deadline_seconds=0.4).fact
+    answer = ask(text, stream=stream, request_deadline_seconds=2).fact
     assert answer.model_used == "simulator-large"
     assert answer.reason == "the drafter failed: timeout"
 
@@ -406,7 +406,7 @@ def test_a_draft_that_was_not_judged_in_time_is_no_answer(
 
     monkeypatch.setattr(Router, "run", judge)
     path = cascade_of(more=f'on_verifier_failure = "{failure}"')
-    query = replace(Query.ask(ACCEPTED), deadline=0.3)
+    query = replace(Query.ask(ACCEPTED), deadline=2)
     asked = ask(query, stream=stream, cascade_file=path)
     assert isinstance(asked.error, DeadlineExceeded)
     assert [entry.outcome for entry in asked.entries] == ["failed"]

@@ -306,7 +306,7 @@ def test_a_model_that_hangs_is_left_alone(
     ask: Ask, stub: Callable[[Answering], Stub], query: Query
 ) -> None:
     upstream = stub(hang)
-    ask(upstream, query=query, times=3, breaker_failures=1, request_deadline_seconds=1)
+    ask(upstream, query=query, times=2, breaker_failures=1, request_deadline_seconds=2)
     assert len(upstream.received) == (1 if query.force_direct else 2)
 
 
@@ -315,8 +315,8 @@ def test_a_client_in_a_hurry_closes_no_model_to_others(
     ask: Ask, stub: Callable[[Answering], Stub], query: Query
 ) -> None:
     upstream = stub(hang)
-    ask(upstream, query=replace(query, deadline=0.6), times=3, breaker_failures=1)
-    assert len(upstream.received) == (3 if query.force_direct else 6)
+    ask(upstream, query=replace(query, deadline=2), times=2, breaker_failures=1)
+    assert len(upstream.received) == (2 if query.force_direct else 4)
 
 
 @pytest.mark.parametrize("query", [Query.ask("hi"), DIRECTLY], ids=["both", "direct"])
@@ -329,7 +329,7 @@ def test_a_client_that_does_not_read_closes_no_model_to_others(
     upstream = stub(speak("Four."))
     path = tmp_path / "cascade.toml"
     path.write_text(cascade_toml(upstream.url, upstream.url), encoding="utf-8")
-    chosen = make_settings(cascade_file=path, breaker_failures=1, request_deadline_seconds=0.6)
+    chosen = make_settings(cascade_file=path, breaker_failures=1, request_deadline_seconds=2)
     errors: list[Exception | None] = []
 
     async def emit(event: Event) -> None:
@@ -341,10 +341,10 @@ def test_a_client_that_does_not_read_closes_no_model_to_others(
     async def go() -> Decimal:
         models, ledger = runtime.configure(chosen), ledger_in_memory(Decimal(10))
         async with runtime.running(chosen, models, ledger) as engine:
-            for _ in range(3):
+            for _ in range(2):
                 await engine.tell(query, ANYONE, emit)
             return (await ledger.totals()).spent_today
 
     assert asyncio.run(go()) > 0
-    assert [type(error) for error in errors] == [DeadlineExceeded] * 3
-    assert len(upstream.received) == (3 if query.force_direct else 6)
+    assert [type(error) for error in errors] == [DeadlineExceeded] * 2
+    assert len(upstream.received) == (2 if query.force_direct else 4)
