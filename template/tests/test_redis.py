@@ -77,15 +77,24 @@ def test_a_frozen_redis_neither_stalls_the_loop_nor_loses_an_entry(
 
 
 def test_a_service_that_does_not_run_for_a_while_does_not_take_redis_for_gone(
-    place: Place,
+    place: Place, redis_server: RedisServer
 ) -> None:
+    def stand_still() -> None:
+        # The reply comes meanwhile.
+        redis_server.resume()
+        time.sleep(2 * pump.SECONDS)
+
     async def go() -> None:
         async with pump.Pump.open(place.url) as opened:
-            # Its reply, that there is nothing, comes while the loop stands still.
-            asyncio.get_running_loop().call_later(0.1, time.sleep, pump.SECONDS)
-            assert await opened.ask("BLPOP", "nothing", "0.2") is None
+            await opened.ask("PING")
+            redis_server.freeze()
+            asyncio.get_running_loop().call_later(0.1, stand_still)
+            assert await opened.ask("PING") is True
 
-    run(go())
+    try:
+        run(go())
+    finally:
+        redis_server.resume()
 
 
 def test_a_redis_that_is_gone_refuses_queries_and_gets_what_was_under_way(
