@@ -190,6 +190,7 @@ def own_time() -> Iterator[Callable[[], float]]:
         before = time.monotonic()
         while not over.wait(0.001):
             now = time.monotonic()
+            # Whatever lies beyond a late tick is a pause of the machine.
             ran += min(now - before, 0.02)
             before = now
 

@@ -15,7 +15,7 @@ def test_the_upstream_stops_and_the_books_say_so(
 ) -> None:
     left = leave("/api/query", {"query": ACCEPTED, "force_direct": direct}, verifier=verifier)
     # It takes some milliseconds; a busy machine may take longer.
-    assert left.seconds < 3
+    assert left.seconds < 1
     assert eventually(lambda: outcomes(left) == {"cancelled": 1})
     assert left.client.get("/api/stats").json()["spent_today"] > 0
 

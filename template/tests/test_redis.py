@@ -86,6 +86,7 @@ def test_a_service_that_does_not_run_for_a_while_does_not_take_redis_for_gone(
 
     async def go() -> None:
         async with pump.Pump.open(place.url) as opened:
+            # Connected, it has one reply to wait for.
             await opened.ask("PING")
             redis_server.freeze()
             asyncio.get_running_loop().call_later(0.1, stand_still)

@@ -338,7 +338,7 @@ def test_it_stops_quickly_and_silently_under_hanging_requests(logged: list[str])
                 lambda: httpx.get(stats, trust_env=False).json()[SMALL]["in_flight"] == 1
             )
             began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 0.5
     assert [line for line in logged if "uvicorn" in line or "asyncio" in line] == []
 
 
